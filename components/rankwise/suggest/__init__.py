@@ -1,0 +1,11 @@
+"""Katib's suggestion API over gRPC: the one place where the search meets the wire.
+
+``convert``      messages <-> types of :mod:`rankwise.space`
+``outstanding``  the little state that Katib keeps for us between two requests
+``naming``       names and labels of trials
+``service``      the two calls of the API, over any :class:`rankwise.strategies.base.Strategy`
+``server``       sockets, threads, health, draining
+``command``      ``rankwise serve-suggestions``
+
+Nothing is imported here, so that the command line can read the arguments without loading torch.
+"""

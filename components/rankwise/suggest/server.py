@@ -1,0 +1,157 @@
+"""One server: the suggestion service and its health, on one port, from start to drained end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.katib_api import api_pb2_grpc
+from rankwise.strategies.base import Strategy
+from rankwise.suggest.service import ServiceOptions, SuggestionService
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES = 64 * 2**20
+"""Largest message either way. gRPC's default of 4 MiB is a history of some 4,000 trials, and then no request gets
+through any more. (The controller accepts replies of up to 4 MiB; ours have kilobytes.)"""
+
+HEALTH_NAMES = ("", "manager.v1beta1.Suggestion")
+"""Names under which the server tells its health. The second is what Katib's probes ask for; it is not the service's
+name on the wire, ``api.v1.beta1.Suggestion``."""
+
+THREADS = 10
+"""Calls that are handled at the same time; health checks are among them."""
+
+
+class SuggestionServer:
+    """A running server. Use it as a context manager, or call :meth:`stop`.
+
+    Args:
+        service: the calls.
+        address: ``host:port``; port 0 takes a free one, see :attr:`port`.
+        threads: calls that are handled at the same time.
+        warm_up: what must be ready before the first call, such as a model in memory; runs in the background. The
+            health is NOT_SERVING until it ends. When it fails, the reason is logged and the health becomes SERVING
+            all the same: then Katib calls ``ValidateAlgorithmSettings``, and the user reads the reason in the
+            Experiment; a Deployment that never becomes available tells nobody why.
+
+    Raises:
+        InvalidInput: the address is not of that form, or ``threads`` is less than 2.
+        SurroundingsError: the address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        service: SuggestionService,
+        address: str,
+        *,
+        threads: int = THREADS,
+        warm_up: Callable[[], None] | None = None,
+    ) -> None:
+        host, _, port = address.rpartition(":")
+        problems: list[Problem] = []
+        if not host or not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            problems.append(Problem("--address", address, "host:port, such as [::]:6789 or 127.0.0.1:0"))
+        if threads < 2:
+            problems.append(Problem("--threads", str(threads), "a whole number of at least 2"))
+        if problems:
+            raise InvalidInput(problems)
+        self._service = service
+        self._health = health.HealthServicer()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server = grpc.server(
+            ThreadPoolExecutor(max_workers=threads, thread_name_prefix="call"),
+            options=[
+                ("grpc.max_receive_message_length", MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MESSAGE_BYTES),
+                # Otherwise a second server on the same port starts without a word, and each gets half of the calls.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        api_pb2_grpc.add_SuggestionServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise SurroundingsError(f"cannot listen on {address}: is the port taken?") from error
+        self.address: str = f"{host}:{self.port}"
+        self._ready = threading.Event()
+        self._server.start()
+        threading.Thread(target=self._warm_up, args=(warm_up,), name="warm-up", daemon=True).start()
+
+    def __enter__(self) -> SuggestionServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in HEALTH_NAMES:
+            self._health.set(name, status)
+
+    def _warm_up(self, warm_up: Callable[[], None] | None) -> None:
+        if warm_up is not None:
+            try:
+                warm_up()
+            except Exception:
+                log.exception("the warm-up failed; experiments that need what it loads will be refused with the reason")
+        # Without effect once `stop` was called: the health servicer then ignores further changes.
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._ready.set()
+        log.info("ready", extra={"address": self.address})
+
+    def wait_ready(self, seconds: float) -> bool:
+        """Wait until the warm-up ended; whether it did within ``seconds``."""
+        return self._ready.wait(seconds)
+
+    def stop(self, grace: float = 5.0) -> bool:
+        """Say NOT_SERVING, let the running calls end, close the port. May be called again.
+
+        While calls are running, health checks and validations are still answered; a new request for suggestions gets
+        UNAVAILABLE, which makes the controller ask again.
+
+        Args:
+            grace: seconds for the running calls; after them they are cut off.
+
+        Returns:
+            Whether every call ended and no strategy is computing any more.
+        """
+        self._health.enter_graceful_shutdown()
+        ended = self._service.drain(grace)
+        # What is still being answered now are health checks and validations, and calls that had their grace.
+        self._server.stop(0.5 if ended else 0.0).wait()
+        self._service.close()
+        return ended and not self._service.busy
+
+
+def serve(
+    address: str,
+    strategies: Mapping[str, Strategy],
+    options: ServiceOptions | None = None,
+    *,
+    threads: int = THREADS,
+    warm_up: Callable[[], None] | None = None,
+) -> SuggestionServer:
+    """Start a server; it runs in threads of its own.
+
+    Args:
+        address: ``host:port``; ``127.0.0.1:0`` takes a free port.
+        strategies: by algorithm name.
+        options: how the service behaves.
+        threads: calls that are handled at the same time.
+        warm_up: see :class:`SuggestionServer`.
+
+    Raises:
+        InvalidInput: an argument is not allowed.
+        SurroundingsError: the address cannot be listened on.
+    """
+    return SuggestionServer(SuggestionService(strategies, options), address, threads=threads, warm_up=warm_up)

@@ -1,0 +1,339 @@
+"""The calls of Katib's ``Suggestion`` service.
+
+The algorithm knows nothing of gRPC: a request becomes a :class:`~rankwise.strategies.base.SuggestRequest`, the strategy
+answers, the answer becomes a reply. What this module adds is that there always is an answer: Katib repeats a failed
+call for ever and tells nobody, so a strategy that fails or is late is replaced by the next points of a Sobol sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import grpc
+
+from rankwise.deadline import Deadline
+from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.katib_api import api_pb2, api_pb2_grpc
+from rankwise.space.trial import Trial
+from rankwise.strategies.base import Strategy, SuggestRequest
+from rankwise.suggest import convert, naming, outstanding
+from rankwise.suggest.outstanding import Outstanding
+from rankwise.suggest.reading import SETTINGS_PATH, Search, read_search, sentence
+from rankwise.suggest.workers import TimeLimitReached, Workers
+
+log = logging.getLogger(__name__)
+
+FALLBACK = "sobol"
+"""The strategy that answers in place of one that failed or is late."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How the service behaves; the same for every Experiment."""
+
+    deadline: float = 45.0
+    """Seconds that one call may take. Katib's controller gives up after 60 s and has one worker for suggestions in the
+    whole cluster, so a slow call blocks everybody. A client's own, shorter deadline counts as well."""
+    fits: int = 1
+    """Strategies that compute at the same time; see :mod:`rankwise.suggest.workers`."""
+    scope: str | None = "local"
+    """What tells our Experiment from others of the same name, its namespace; goes into the trials' names. None: the
+    controller shall name the trials, for two Experiments of the same name would share names and so their metrics."""
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        if not 0 < self.deadline < 60:
+            problems.append(Problem("--deadline", str(self.deadline), "seconds greater than 0 and less than 60"))
+        if self.fits < 1:
+            problems.append(Problem("--fits", str(self.fits), "a whole number of at least 1"))
+        if problems:
+            raise InvalidInput(problems)
+
+
+# Parts of the time of a call. The strategy is told to be ready after the first; after the second nobody waits for it
+# any more; what is left is for the fallback (milliseconds) and the way back.
+_STRATEGY_SHARE = 0.85
+_WAIT_SHARE = 0.92
+
+
+class SuggestionService(api_pb2_grpc.SuggestionServicer):
+    """Katib's two calls, over the given strategies. Safe to be called by many threads; keeps no state between calls.
+
+    Args:
+        strategies: by algorithm name; one of them is :data:`FALLBACK`.
+        options: how to behave.
+    """
+
+    def __init__(self, strategies: Mapping[str, Strategy], options: ServiceOptions | None = None) -> None:
+        if FALLBACK not in strategies:
+            raise ValueError(f"strategies must hold {FALLBACK!r}, got {sorted(strategies)}")
+        self._strategies = dict(strategies)
+        self._options = options or ServiceOptions()
+        self._workers = Workers(self._options.fits)
+        self._condition = threading.Condition()
+        self._running = 0
+        self._draining = False
+        self._counts: Counter[str] = Counter()
+
+    # -- the calls -----------------------------------------------------------------------------------------------
+
+    def GetSuggestions(  # noqa: N802 - the method's name on the wire
+        self, request: api_pb2.GetSuggestionsRequest, context: grpc.ServicerContext
+    ) -> api_pb2.GetSuggestionsReply:
+        """Exactly ``current_request_number`` configurations."""
+        with self._call(context):
+            try:
+                return self._suggest(request, self._budget(context))
+            except InvalidInput as error:
+                self._count("invalid")
+                log.warning("refused a request", extra=_fact(request.experiment, mistakes=len(error.problems)))
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, sentence(error.problems))
+            except Exception as error:
+                self._count("internal")
+                log.exception("could not answer", extra=_fact(request.experiment))
+                context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}; the service's log tells more")
+
+    def ValidateAlgorithmSettings(  # noqa: N802 - the method's name on the wire
+        self, request: api_pb2.ValidateAlgorithmSettingsRequest, context: grpc.ServicerContext
+    ) -> api_pb2.ValidateAlgorithmSettingsReply:
+        """Nothing, or INVALID_ARGUMENT with every mistake: Katib takes most other codes for "valid"."""
+        try:
+            message = self._mistakes(request.experiment, self._budget(context))
+        except Exception as error:
+            log.exception("could not validate", extra=_fact(request.experiment))
+            message = f"the Experiment could not be checked: {type(error).__name__}; the service's log tells more"
+        if message:
+            self._count("invalid")
+            log.warning("refused an Experiment: %s", message, extra=_fact(request.experiment))
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        log.info("accepted an Experiment", extra=_fact(request.experiment))
+        return api_pb2.ValidateAlgorithmSettingsReply()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What happened so far: requests, suggestions, foreign (trials), invalid, internal, deadline, error, strategy
+        (the last three: fallbacks by reason)."""
+        with self._condition:
+            return dict(self._counts)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a strategy is computing, perhaps for a caller that went away."""
+        return self._workers.busy
+
+    def drain(self, seconds: float) -> bool:
+        """Take no more requests for suggestions and wait for the running ones.
+
+        Returns:
+            Whether all of them ended within ``seconds``.
+        """
+        with self._condition:
+            self._draining = True
+            return self._condition.wait_for(lambda: self._running == 0, timeout=seconds)
+
+    def close(self) -> None:
+        """Let the worker threads end."""
+        self._workers.close()
+
+    @contextmanager
+    def _call(self, context: grpc.ServicerContext) -> Iterator[None]:
+        with self._condition:
+            if accepted := not self._draining:
+                self._running += 1
+        if not accepted:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the service is shutting down; its successor will answer")
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._running -= 1
+                self._condition.notify_all()
+
+    def _count(self, name: str, number: int = 1) -> None:
+        with self._condition:
+            self._counts[name] += number
+
+    def _budget(self, context: grpc.ServicerContext) -> Deadline:
+        client = context.time_remaining()
+        return Deadline(min(self._options.deadline, math.inf if client is None else client))
+
+    # -- validation ----------------------------------------------------------------------------------------------
+
+    def _mistakes(self, experiment: api_pb2.Experiment, budget: Deadline) -> str:
+        """Every mistake of the Experiment as one message; empty when there is none."""
+        try:
+            search = read_search(experiment, self._strategies)
+            problems = self._workers.run(
+                lambda: search.strategy.validate(search.space, search.objective, search.settings),
+                budget.share(_WAIT_SHARE).remaining(),
+            )
+        except InvalidInput as error:
+            return sentence(error.problems)
+        except SurroundingsError as error:
+            log.exception("what the algorithm needs is not there", extra=_fact(experiment))
+            return sentence([Problem(SETTINGS_PATH, experiment.spec.algorithm.algorithm_name, str(error))])
+        except TimeLimitReached:
+            # To say "invalid" would end the Experiment; the requests for suggestions have a fallback.
+            log.warning("accepted without the last checks: no time left", extra=_fact(experiment))
+            return ""
+        return sentence(problems)
+
+    # -- suggestions ---------------------------------------------------------------------------------------------
+
+    def _suggest(self, message: api_pb2.GetSuggestionsRequest, budget: Deadline) -> api_pb2.GetSuggestionsReply:
+        count = message.current_request_number
+        self._count("requests")
+        if count <= 0:
+            return api_pb2.GetSuggestionsReply()
+        start = budget.remaining()
+        search = read_search(message.experiment, self._strategies)
+        read = convert.trials(
+            message.trials, search.space, search.objective, experiment=search.experiment, scope=self._options.scope
+        )
+        issued = max(0, message.total_request_number - count)
+        state = outstanding.load(search.state, search.space, issued)
+        if search.state and not state:
+            log.debug("no use in what came back of the last reply", extra=_fact(message.experiment))
+        kept, missing = outstanding.match(state, read.trials, search.space)
+        request = SuggestRequest(
+            experiment=search.experiment,
+            space=search.space,
+            objective=search.objective,
+            settings=search.settings,
+            trials=read.trials + missing,
+            count=count,
+            issued=issued,
+            max_trials=search.max_trials,
+            deadline=budget.share(_STRATEGY_SHARE),
+        )
+        answer = self._answer(search, request, budget)
+        self._count("suggestions", count)
+        self._count("foreign", len(read.foreign))
+        if read.foreign:
+            log.debug("trials that are not of this search: %s", ", ".join(read.foreign[:20]))
+        log.info(
+            "answered",
+            extra=_fact(
+                message.experiment,
+                algorithm=search.strategy.name,
+                count=count,
+                issued=issued,
+                **_states(request.trials),
+                foreign=len(read.foreign),
+                missing=len(missing),
+                repeated=answer.repeated,
+                fallback=answer.fallback,
+                seconds=round(start - budget.remaining(), 3),
+                details={name: round(value, 4) for name, value in answer.details.items()} or None,
+            ),
+        )
+        return self._reply(search, request, answer, kept)
+
+    def _answer(self, search: Search, request: SuggestRequest, budget: Deadline) -> _Answer:
+        """The strategy's suggestions, or the fallback's."""
+        seconds = budget.share(_WAIT_SHARE).remaining()
+        try:
+            result = self._workers.run(lambda: search.strategy.suggest(request), seconds)
+            _check(result.assignments, request)
+        except InvalidInput:
+            raise
+        except TimeLimitReached:
+            reason = "deadline"
+            log.error(
+                "%s did not answer within %.1f s; %s answers in its place",
+                search.strategy.name,
+                seconds,
+                FALLBACK,
+                extra={"experiment": request.experiment},
+            )
+        except Exception:
+            reason = "error"
+            log.exception(
+                "%s failed; %s answers in its place",
+                search.strategy.name,
+                FALLBACK,
+                extra={"experiment": request.experiment},
+            )
+        else:
+            if result.fallback is not None:
+                log.warning("%s", result.fallback, extra={"experiment": request.experiment})
+                self._count("strategy")
+            fallback = None if result.fallback is None else "strategy"
+            return _Answer(result.assignments, fallback, result.repeated, result.details)
+        self._count(reason)
+        return self._fall_back(request, reason)
+
+    def _fall_back(self, request: SuggestRequest, reason: str) -> _Answer:
+        """The next points of a Sobol sequence that were not tried; in the caller's own thread, since it is quick."""
+        try:
+            plain = replace(request, settings={}, deadline=Deadline.never())
+            result = self._strategies[FALLBACK].suggest(plain)
+            _check(result.assignments, request)
+        except Exception:
+            log.exception("%s failed too; its bare points are used", FALLBACK, extra={"experiment": request.experiment})
+            points = request.space.sobol(request.count, seed=0, skip=request.issued)
+            return _Answer(tuple(points.assignments(i) for i in range(len(points))), reason, 0, {})
+        return _Answer(result.assignments, reason, result.repeated, {})
+
+    def _reply(
+        self, search: Search, request: SuggestRequest, answer: _Answer, kept: Sequence[Outstanding]
+    ) -> api_pb2.GetSuggestionsReply:
+        scope = self._options.scope
+        parameter_assignments = []
+        entries = list(kept)
+        for index, assignments in enumerate(answer.assignments, start=request.issued):
+            entries.append(Outstanding(index, assignments))
+            name = "" if scope is None else naming.trial_name(request.experiment, scope, index, assignments)
+            parameter_assignments.append(
+                api_pb2.GetSuggestionsReply.ParameterAssignments(
+                    assignments=convert.assignment_messages(assignments, search.space.names),
+                    trial_name=name,
+                    labels=naming.labels(index, answer.fallback),
+                )
+            )
+        return api_pb2.GetSuggestionsReply(
+            parameter_assignments=parameter_assignments,
+            algorithm=api_pb2.AlgorithmSpec(
+                algorithm_name=search.strategy.name,
+                algorithm_settings=[
+                    api_pb2.AlgorithmSetting(name=outstanding.SETTING, value=outstanding.dump(entries, search.space))
+                ],
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Suggestions, and the reason when they are not the strategy's own."""
+
+    assignments: tuple[dict[str, str], ...]
+    fallback: str | None
+    repeated: int
+    details: Mapping[str, float]
+
+
+def _check(assignments: Sequence[Mapping[str, str]], request: SuggestRequest) -> None:
+    """Raises:
+    RuntimeError: the strategy broke its contract; Katib would refuse the whole reply, for ever.
+    """
+    if len(assignments) != request.count:
+        raise RuntimeError(f"{len(assignments)} suggestions instead of {request.count}")
+    for point in assignments:
+        if not request.space.contains(point):
+            raise RuntimeError(f"a suggestion is not in the search space: {dict(point)}")
+
+
+def _fact(experiment: api_pb2.Experiment, **more: object) -> dict[str, object]:
+    return {"experiment": experiment.name, **more}
+
+
+def _states(trials: Sequence[Trial]) -> dict[str, int]:
+    return dict(sorted(Counter(trial.state.value for trial in trials).items()))
