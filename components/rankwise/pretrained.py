@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rankwise.errors import InvalidInput, Problem, SurroundingsError
 from rankwise.retry import Backoff, call
@@ -324,8 +325,8 @@ def convert_gguf(source: Path, target: Path) -> None:
 def _quiet() -> Iterator[None]:
     """No progress bars of the libraries while weights move; ours tells what happens."""
     # Loaded by name: neither module says which of its names are public, so mypy would refuse them.
-    reader = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
-    bars = importlib.import_module("transformers.utils.logging")
+    reader: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    bars: Any = importlib.import_module("transformers.utils.logging")
     shown, tqdm = bars.is_progress_bar_enabled(), reader.tqdm
     bars.disable_progress_bar()
     reader.tqdm = lambda tensors, **_: tensors  # this bar does not ask whether bars are wanted
