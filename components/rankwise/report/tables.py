@@ -1,0 +1,162 @@
+"""The rows of a report's tables, as texts: HTML, Markdown and the terminal show the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rankwise.report import words
+from rankwise.report.analysis import Analysis
+from rankwise.report.compare import Comparison, Verdict, plain_metric
+from rankwise.report.facts import FinalRun, LeadBaseline, ParameterFacts, SearchFacts
+from rankwise.report.scale import short
+from rankwise.space.trial import Goal
+
+_ARROWS = {Goal.MINIMIZE: "↓", Goal.MAXIMIZE: "↑", None: ""}
+
+
+@dataclass(frozen=True, slots=True)
+class FinalRow:
+    """One line of the table "default against best".
+
+    Attributes:
+        label: metric with an arrow for the better direction, or a kind of cost.
+        lead, default, best: the values with standard errors; a dash where there is none.
+        gain: improvement in percent, positive when better.
+        reading: the verdict in words.
+        verdict: see :class:`rankwise.report.compare.Verdict`; None for costs.
+    """
+
+    label: str
+    lead: str
+    default: str
+    best: str
+    gain: str
+    reading: str
+    verdict: Verdict | None = None
+
+
+def final_rows(facts: SearchFacts, analysis: Analysis) -> list[FinalRow]:
+    """Test metrics of the final runs, the objective's first, then their costs; empty without a final run."""
+    finals = facts.finals
+    if finals.default is None and finals.best is None:
+        return []
+    compared = {comparison.metric: comparison for comparison in analysis.comparisons}
+    names = list(compared)
+    for run in (finals.best, finals.default, finals.lead):
+        names += [name for name in sorted(run.metrics) if name not in names] if run else []
+    own = plain_metric(facts.objective.metric)
+    names.sort(key=lambda name: plain_metric(name) != own)
+    rows = []
+    for name in names:
+        comparison = compared.get(name)
+        goal = comparison.goal if comparison else None
+        rows.append(
+            FinalRow(
+                f"{name} {_ARROWS[goal]}".strip(),
+                _measured(finals.lead, name),
+                _measured(finals.default, name),
+                _measured(finals.best, name),
+                words.percent(comparison.gain, signed=True) if comparison else "–",
+                _reading(comparison) if comparison else "–",
+                comparison.verdict if comparison else None,
+            )
+        )
+    return rows + _cost_rows(finals.default, finals.best)
+
+
+def _measured(run: FinalRun | LeadBaseline | None, metric: str) -> str:
+    if run is None or metric not in run.metrics:
+        return "–"
+    return words.with_error(run.metrics[metric], run.standard_errors.get(metric))
+
+
+def _reading(comparison: Comparison) -> str:
+    how = {"paired": f", paired over {comparison.examples} examples", "independent": ", not paired", "none": ""}
+    return comparison.words + how[comparison.method]
+
+
+def _cost_rows(default: FinalRun | None, best: FinalRun | None) -> list[FinalRow]:
+    kinds: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
+        ("training time", "seconds", words.seconds),
+        ("peak memory", "peak_memory_bytes", words.memory),
+        ("energy", "energy_joules", words.energy),
+    )
+    rows = []
+    for label, name, show in kinds:
+        before = getattr(default.cost, name) if default else None
+        after = getattr(best.cost, name) if best else None
+        if before is not None or after is not None:
+            gain = (before - after) / before if before and after is not None else None
+            rows.append(FinalRow(f"{label} ↓", "–", show(before), show(after), words.percent(gain, signed=True), "–"))
+    return rows
+
+
+def configuration_rows(facts: SearchFacts) -> list[tuple[str, str, str, str]]:
+    """Parameter, default value, best value, what was allowed."""
+    default = facts.default_configuration or {}
+    best = facts.best.assignments if facts.best else {}
+    rows = [(p.name, default.get(p.name, "–"), best.get(p.name, "–"), allowed(p)) for p in facts.parameters]
+    known = {parameter.name for parameter in facts.parameters}
+    others = dict.fromkeys([*default, *best])
+    return rows + [(n, default.get(n, "–"), best.get(n, "–"), "not searched") for n in others if n not in known]
+
+
+def allowed(parameter: ParameterFacts) -> str:
+    """What a parameter may be, in words: ``1e-5 … 0.01, logUniform``."""
+    if parameter.values is not None:
+        text = ", ".join(parameter.values)
+    else:
+        text = f"{short(parameter.low or 0.0)} … {short(parameter.high or 0.0)}"
+        text += f", step {short(parameter.step)}" if parameter.step else ""
+    return text if parameter.distribution in ("", "uniform") else f"{text}; {parameter.distribution}"
+
+
+def proxy_sentence(facts: SearchFacts, analysis: Analysis) -> str:
+    """What the proxy cost, in words."""
+    cost = analysis.proxy
+    if cost.trial_seconds is None:
+        return "No trial's training time was measured."
+    on = f" on {words.percent(cost.subset)} of the training data" if cost.subset is not None else ""
+    text = f"A trial{on} trained for {words.seconds(cost.trial_seconds)} (median of {cost.trials})."
+    if cost.full_seconds is None or cost.share is None:
+        return text + " No training on all data was measured beside it."
+    text += f" A training on all data took {words.seconds(cost.full_seconds)}: a trial costs {words.percent(cost.share)} of it."
+    if cost.search_in_trainings is not None:
+        trials = words.plural(len(facts.trials), "trial")
+        text += f" The whole search ({trials}) cost as much as {cost.search_in_trainings:.1f} trainings on all data."
+    if cost.matched_share is not None:
+        text += f" For the best configuration alone, its trial cost {words.percent(cost.matched_share)} of its own full training."
+    return text
+
+
+def facts_rows(facts: SearchFacts) -> list[tuple[str, str]]:
+    """How the results were made: label and value."""
+    environment = facts.environment
+    rows = [("algorithm", facts.algorithm.name)]
+    rows += [(f"setting {name}", value) for name, value in facts.algorithm.settings.items()]
+    if facts.started:
+        rows.append(("started", f"{facts.started:%Y-%m-%d %H:%M %Z}"))
+    if facts.started and facts.completed:
+        rows.append(("duration", words.seconds((facts.completed - facts.started).total_seconds())))
+    if environment.model:
+        model = environment.model
+        cut = f", first {model.layers} layers" if model.layers is not None else ""
+        rows.append(("model", f"{model.reference}{cut}"))
+        rows += [("model revision", model.revision)] if model.revision else []
+    for data in environment.data:
+        sizes = [(n, getattr(data, n)) for n in ("train", "validation", "test")]
+        text = ", ".join(f"{count:,} {name}" for name, count in sizes if count is not None)
+        rows.append(("data", data.reference + (f" ({text})" if text else "")))
+        rows += [("data sha256", data.sha256)] if data.sha256 else []
+    rows += [("device", environment.device)] if environment.device else []
+    rows += [(f"seed {name}", str(value)) for name, value in environment.seeds.items()]
+    return rows + list(environment.versions.items())
+
+
+def count_sentence(facts: SearchFacts, analysis: Analysis) -> str:
+    """``30 trials: 25 succeeded, 3 early stopped, 2 failed``."""
+    parts = [f"{count:,} {state.replace('_', ' ')}" for state, count in analysis.counts.items() if count]
+    asked = facts.max_trials
+    of = f" of {asked:,} asked for" if asked and asked != len(facts.trials) else ""
+    return words.plural(len(facts.trials), "trial") + of + (": " + ", ".join(parts) if parts else "")

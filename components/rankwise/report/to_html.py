@@ -1,0 +1,108 @@
+"""The report as one HTML page that needs nothing else: no network, no other file.
+
+Every text goes through the template's escaping; figures go as JSON in script elements of a data type, with the
+characters escaped that could end the element. A content security policy forbids the page to load anything.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import jinja2
+import plotly
+from markupsafe import Markup
+
+from rankwise.report import plots, tables, words
+from rankwise.report.analysis import Analysis
+from rankwise.report.facts import SearchFacts, TrialFacts
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+@cache
+def _library() -> Markup:
+    """plotly.js, once a process (4.8 MB)."""
+    code = plotly.offline.get_plotlyjs()
+    if "</script" in code.lower() or "<!--" in code:
+        raise RuntimeError("plotly.js cannot be written into a script element: it holds the end of one")
+    return Markup(code)  # noqa: S704 - a library's code, checked above
+
+
+def _figure_json(plot: plots.Plot) -> Markup:
+    """A figure as JSON that cannot end its script element."""
+    text = plot.figure.to_json()
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    for character, escape in escapes.items():
+        text = text.replace(character, escape)
+    return Markup(text)  # noqa: S704 - no character is left that HTML gives a meaning to
+
+
+def _cell(value: float | None, text: str) -> dict[str, str]:
+    """A number of the sortable table: what is shown and what is sorted by ("" goes last)."""
+    return {"text": text, "sort": "" if value is None else repr(float(value))}
+
+
+def _trial_row(number: int, trial: TrialFacts, facts: SearchFacts, metrics: list[str], best: bool) -> dict[str, object]:
+    parameters = []
+    for parameter in facts.parameters:
+        text = trial.assignments.get(parameter.name, "–")
+        value = parameter.number(text)
+        parameters.append({"text": text, "sort": text if value is None else repr(value)})
+    return {
+        "number": number,
+        "name": trial.name,
+        "state": trial.state.value,
+        "best": best,
+        "value": _cell(trial.value, words.number(trial.value)),
+        "metrics": [_cell(trial.metrics.get(name), words.number(trial.metrics.get(name))) for name in metrics],
+        "parameters": parameters,
+        "seconds": _cell(trial.cost.seconds, words.seconds(trial.cost.seconds)),
+        "memory": _cell(trial.cost.peak_memory_bytes, words.memory(trial.cost.peak_memory_bytes)),
+        "notes": trial.notes,
+        "adapter": trial.adapter,
+    }
+
+
+def to_html(facts: SearchFacts, analysis: Analysis) -> str:
+    """The page."""
+    best = facts.best
+    metrics = sorted({name for t in facts.trials for name in t.metrics if name != facts.objective.metric})
+    rows = [_trial_row(i, t, facts, metrics, t is best) for i, t in enumerate(facts.trials, start=1)]
+    figures = {
+        "history": plots.history(facts, analysis),
+        "parallel": plots.parallel(facts),
+        "importances": plots.importances(analysis),
+        "proxy": plots.proxy(facts, analysis),
+        "curves": plots.curves(facts),
+    }
+    return _template().render(
+        facts=facts,
+        analysis=analysis,
+        best=best,
+        library=_library(),
+        figures=figures,
+        slices=plots.slices(facts),
+        figure_json=_figure_json,
+        final_rows=tables.final_rows(facts, analysis),
+        configuration_rows=tables.configuration_rows(facts),
+        proxy_sentence=tables.proxy_sentence(facts, analysis),
+        facts_rows=tables.facts_rows(facts),
+        count_sentence=tables.count_sentence(facts, analysis),
+        metrics=metrics,
+        rows=rows,
+        has_memory=any(trial.cost.peak_memory_bytes is not None for trial in facts.trials),
+        has_notes=any(trial.notes or trial.adapter for trial in facts.trials),
+        curves_limit=plots.MAX_CURVES,
+        number=words.number,
+    )
