@@ -250,10 +250,10 @@ def _range_axis(
     elif distribution is Distribution.UNIFORM:
         edges = equal_edges(grid.count)
     else:
-        offsets = np.array([float(k * grid.step) for k in range(grid.count)])
+        offsets = np.arange(grid.count) * float(grid.step)
         edges = scaled_edges(offsets, low=float(low), span=span, log=log, normal=normal)
-    texts = tuple(grid.text(k) for k in range(grid.count))
-    return Table(texts, tuple(grid.identity(k) for k in range(grid.count)), edges, numeric=True, grid=grid)
+    identity = tuple(grid.identity(k) for k in range(grid.count))
+    return Table(tuple(map(repr, identity)), identity, edges, numeric=True, grid=grid)
 
 
 def _plain(number: Fraction) -> str:

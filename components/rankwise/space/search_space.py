@@ -217,7 +217,24 @@ class SearchSpace:
             first = points.first_occurrences()
             if len(first) >= limit:
                 break
-        return points.take(first[:limit])
+        points = points.take(first[:limit])
+        if self.size is None or len(points) == limit:
+            return points
+        # Under a narrow distribution a sequence meets the same few points again and again.
+        return self._filled(points, limit, seed)
+
+    def _filled(self, points: Candidates, limit: int, seed: int) -> Candidates:
+        """Different points of a finite space, and random further ones until there are ``limit``."""
+        tables = [table for parameter in self.parameters if (table := parameter.table) is not None]
+        sizes = [len(table.values) for table in tables]
+        generator = np.random.default_rng(seed)
+        while len(points) < limit:
+            drawn = generator.integers(0, sizes, size=(limit, len(sizes)))  # (limit, D)
+            rows = np.concatenate([points.indices, drawn])
+            units = np.stack([table.centres[rows[:, j]] for j, table in enumerate(tables)], axis=1)
+            points = Candidates(self, units, rows)
+            points = points.take(points.first_occurrences()[:limit])
+        return points
 
 
 class Candidates:
@@ -266,9 +283,9 @@ class Candidates:
         columns: list[list[Hashable]] = []
         for j, parameter in enumerate(self.space.parameters):
             if (table := parameter.table) is not None:
-                columns.append([table.identities[k] for k in self.indices[:, j].tolist()])
+                columns.append([table.identity[k] for k in self.indices[:, j].tolist()])
             else:
-                columns.append([parameter.canonical(text) for text in self.column(j)])
+                columns.append(parameter.axis.identities(self.units[:, j]))
         return list(zip(*columns, strict=True))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Candidates:
