@@ -250,7 +250,7 @@ def _range_axis(
     elif distribution is Distribution.UNIFORM:
         edges = equal_edges(grid.count)
     else:
-        offsets = np.arange(grid.count) * float(grid.step)
+        offsets = np.arange(grid.count, dtype=np.float64) * float(grid.step)
         edges = scaled_edges(offsets, low=float(low), span=span, log=log, normal=normal)
     identity = tuple(grid.identity(k) for k in range(grid.count))
     return Table(tuple(map(repr, identity)), identity, edges, numeric=True, grid=grid)
