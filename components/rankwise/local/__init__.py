@@ -1,0 +1,1 @@
+"""Runs a Katib Experiment file on this machine, without a cluster."""
