@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rankwise.errors import InvalidInput, Problem
 from rankwise.katib_api import api_pb2
@@ -16,6 +17,9 @@ from rankwise.space.parameter import Distribution, ParameterText, ParameterType
 from rankwise.space.search_space import SearchSpace
 from rankwise.space.trial import Goal, Objective, Trial, TrialState, parse_finite
 from rankwise.suggest.naming import is_of_other_scope
+
+Number = TypeVar("Number")
+"""An enum of the wire: a plain int at run time, where any number may arrive."""
 
 _TYPES = {
     api_pb2.DOUBLE: ParameterType.DOUBLE,
@@ -74,7 +78,7 @@ def parameter_texts(spec: api_pb2.ExperimentSpec) -> list[ParameterText]:
     ]
 
 
-def _word(table: Mapping[int, ParameterType] | Mapping[int, Distribution], number: int) -> str:
+def _word(table: Mapping[Number, ParameterType] | Mapping[Number, Distribution], number: Number) -> str:
     known = table.get(number)
     return f"unknown ({number})" if known is None else known.value
 

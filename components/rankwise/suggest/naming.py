@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 MAX_LENGTH = 63
 """Longest name of a Kubernetes object that also serves as a label's value and as a host name."""
@@ -38,7 +38,9 @@ def _stem(experiment: str) -> str:
     return re.sub(r"[^a-z0-9-]", "-", experiment.lower())[:room].strip("-") or "trial"
 
 
-def trial_name(experiment: str, scope: str, index: int, assignments: Mapping[str, str]) -> str:
+def trial_name(
+    experiment: str, scope: str, index: int, assignments: Mapping[str, str], taken: Collection[str] = ()
+) -> str:
     """A trial's name: a DNS-1123 label of at most 63 characters.
 
     Args:
@@ -46,9 +48,15 @@ def trial_name(experiment: str, scope: str, index: int, assignments: Mapping[str
         scope: what tells this Experiment from others of the same name: its namespace.
         index: how many suggestions of this Experiment were handed out before this one.
         assignments: parameter name -> text value.
+        taken: names of the trials there are. Places are handed out again when a user lowers ``parallelTrialCount``:
+            the controller then deletes trials and counts their suggestions back.
     """
-    identity = _digest([experiment, scope, index, dict(assignments)], _IDENTITY_DIGITS)
-    return f"{_stem(experiment)}-{_digest(scope, _SCOPE_DIGITS)}{identity}"
+    content: list[object] = [experiment, scope, index, dict(assignments)]
+    while True:
+        name = f"{_stem(experiment)}-{_digest(scope, _SCOPE_DIGITS)}{_digest(content, _IDENTITY_DIGITS)}"
+        if name not in taken:
+            return name
+        content.append("again")
 
 
 def is_of_other_scope(name: str, experiment: str, scope: str) -> bool:

@@ -77,8 +77,10 @@ def _entry(item: object, space: SearchSpace, issued: int) -> Outstanding | None:
 
 def dump(entries: Iterable[Outstanding], space: SearchSpace) -> str:
     """Write the state as compact JSON of at most :data:`MAX_BYTES`; the oldest entries give way."""
-    items = [[e.index, int(e.old), *(e.assignments[name] for name in space.names)] for e in entries]
-    items.sort(key=lambda item: int(item[0]))
+    items: list[list[int | str]] = [
+        [entry.index, int(entry.old), *(entry.assignments[name] for name in space.names)]
+        for entry in sorted(entries, key=lambda entry: entry.index)
+    ]
     sizes = [len(json.dumps(item, separators=(",", ":"))) + 1 for item in items]
     room = MAX_BYTES - len(_write([]))
     first = len(items)

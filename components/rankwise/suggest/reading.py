@@ -11,10 +11,8 @@ from rankwise.errors import InvalidInput, Problem
 from rankwise.katib_api import api_pb2
 from rankwise.space.search_space import SearchSpace, parse_space
 from rankwise.space.trial import Objective
-from rankwise.strategies.base import Strategy
+from rankwise.strategies.base import SETTINGS_PATH, Strategy
 from rankwise.suggest import convert, outstanding
-
-SETTINGS_PATH = "spec.algorithm.algorithmSettings"
 
 MESSAGE_BYTES = 6000
 """Longest error message on the wire. It travels percent-encoded in an HTTP/2 header; gRPC's limit for all headers is

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from rankwise.errors import InvalidInput, Problem, SurroundingsError
 from rankwise.katib_api import api_pb2_grpc
@@ -75,7 +75,7 @@ class SuggestionServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        api_pb2_grpc.add_SuggestionServicer_to_server(service, self._server)
+        api_pb2_grpc.add_SuggestionServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             self.port: int = self._server.add_insecure_port(address)
@@ -125,6 +125,7 @@ class SuggestionServer:
         Returns:
             Whether every call ended and no strategy is computing any more.
         """
+        self._service.refuse()
         self._health.enter_graceful_shutdown()
         ended = self._service.drain(grace)
         # What is still being answered now are health checks and validations, and calls that had their grace.

@@ -21,10 +21,10 @@ from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, Problem, SurroundingsError
 from rankwise.katib_api import api_pb2, api_pb2_grpc
 from rankwise.space.trial import Trial
-from rankwise.strategies.base import Strategy, SuggestRequest
+from rankwise.strategies.base import SETTINGS_PATH, Strategy, SuggestRequest
 from rankwise.suggest import convert, naming, outstanding
 from rankwise.suggest.outstanding import Outstanding
-from rankwise.suggest.reading import SETTINGS_PATH, Search, read_search, sentence
+from rankwise.suggest.reading import Search, read_search, sentence
 from rankwise.suggest.workers import TimeLimitReached, Workers
 
 log = logging.getLogger(__name__)
@@ -129,14 +129,14 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         """Whether a strategy is computing, perhaps for a caller that went away."""
         return self._workers.busy
 
-    def drain(self, seconds: float) -> bool:
-        """Take no more requests for suggestions and wait for the running ones.
-
-        Returns:
-            Whether all of them ended within ``seconds``.
-        """
+    def refuse(self) -> None:
+        """From now on answer requests for suggestions with UNAVAILABLE: the controller asks again."""
         with self._condition:
             self._draining = True
+
+    def drain(self, seconds: float) -> bool:
+        """Wait for the running requests for suggestions; whether all of them ended within ``seconds``."""
+        with self._condition:
             return self._condition.wait_for(lambda: self._running == 0, timeout=seconds)
 
     def close(self) -> None:
@@ -289,9 +289,10 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         scope = self._options.scope
         parameter_assignments = []
         entries = list(kept)
+        taken = {trial.name for trial in request.trials}
         for index, assignments in enumerate(answer.assignments, start=request.issued):
             entries.append(Outstanding(index, assignments))
-            name = "" if scope is None else naming.trial_name(request.experiment, scope, index, assignments)
+            name = "" if scope is None else naming.trial_name(request.experiment, scope, index, assignments, taken)
             parameter_assignments.append(
                 api_pb2.GetSuggestionsReply.ParameterAssignments(
                     assignments=convert.assignment_messages(assignments, search.space.names),

@@ -46,7 +46,7 @@ class Workers:
                 self._busy += 1
             try:
                 result = call()
-            except BaseException as error:  # noqa: BLE001 - handed to who waits for it
+            except BaseException as error:
                 future.set_exception(error)
             else:
                 future.set_result(result)

@@ -49,6 +49,14 @@ def test_another_argument_another_name(experiment: str, scope: str, index: int, 
     )
 
 
+def test_a_name_that_is_taken_is_not_given_again() -> None:
+    first = naming.trial_name("e", "s", 0, {})
+    second = naming.trial_name("e", "s", 0, {}, taken={first})
+    third = naming.trial_name("e", "s", 0, {}, taken={first, second})
+    assert len({first, second, third}) == 3
+    assert not naming.is_of_other_scope(third, "e", "s")
+
+
 def test_long_names_that_begin_alike_stay_apart() -> None:
     long = "x" * 70
     assert naming.trial_name(long + "a", "s", 0, {}) != naming.trial_name(long + "b", "s", 0, {})

@@ -1,0 +1,104 @@
+"""``rankwise serve-suggestions`` as far as it needs no strategy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support.katib import call, experiment
+
+from rankwise.katib_api import api_pb2
+from rankwise.suggest import command
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "file", "found"),
+    [
+        ("a", {"RANKWISE_NAMESPACE": "b"}, "c", "a"),
+        (None, {"RANKWISE_NAMESPACE": "b"}, "c", "b"),
+        (None, {}, "c\n", "c"),
+        (None, {"RANKWISE_NAMESPACE": ""}, "c", "c"),
+        ("", {}, None, None),
+        (None, {}, "", None),
+    ],
+)
+def test_the_namespace_is_the_first_that_is_known(
+    tmp_path: Path, given: str | None, environment: dict[str, str], file: str | None, found: str | None
+) -> None:
+    path = tmp_path / "namespace"
+    if file is not None:
+        path.write_text(file)
+    assert command.find_namespace(given, environment, path) == found
+
+
+def test_help_tells_every_argument_without_loading_torch() -> None:
+    script = (
+        "import sys\n"
+        "from rankwise.suggest.command import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "assert 'torch' not in sys.modules and 'grpc' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    for argument in ("--address", "--threads", "--fits", "--deadline", "--grace", "--namespace", "--describe"):
+        assert argument in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--log-format", "xml"], ["--threads", "many"], ["--nothing"]])
+def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    assert arguments[0] in capsys.readouterr().err
+
+
+FAKE_PROGRAM = """
+import sys, threading, time
+from rankwise.logs import configure_logging
+from rankwise.suggest.command import run_until_stopped, stop_on_signals
+from rankwise.suggest.server import serve
+from support.katib import FakeStrategy, points
+
+def slow(request):
+    print("computing", flush=True)
+    time.sleep(1.0)
+    return points(request)
+
+configure_logging("json")
+stop = stop_on_signals()
+server = serve("127.0.0.1:0", {"sobol": FakeStrategy("sobol"), "fake": FakeStrategy(behaviour=slow)})
+print(server.address, flush=True)
+sys.exit(0 if run_until_stopped(server, stop, grace=30) else 1)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_running_call_end_and_the_process_exits_with_0(number: signal.Signals) -> None:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", FAKE_PROGRAM],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        request = api_pb2.GetSuggestionsRequest(
+            experiment=experiment(), current_request_number=3, total_request_number=3
+        )
+        answer = pool.submit(call, address, request)
+        assert process.stdout.readline() == "computing\n"
+        process.send_signal(number)
+        assert len(answer.result(60).parameter_assignments) == 3
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0
+    messages = [json.loads(line)["message"] for line in errors.splitlines()]
+    assert messages == ["ready", "stopping", "answered", "stopped"]
