@@ -1,0 +1,1 @@
+"""Configurations as language: prompts, the frozen encoder, and its cache. Import from the modules."""
