@@ -1,0 +1,89 @@
+"""``rankwise run``: search on this machine with an Experiment file that Katib would take."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rankwise.local.engine import RunResult, run
+from rankwise.local.interruption import Interrupted
+from rankwise.local.progress import choose_output, configuration_text
+
+EXIT_FAILED = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a Katib v1beta1 Experiment (YAML)")
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="run folder (default: runs/<name of the Experiment>)"
+    )
+    parser.add_argument(
+        "--suggestion-endpoint",
+        metavar="HOST:PORT",
+        help="ask this suggestion service (Katib's gRPC API, plaintext) instead of our own",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print only the result and errors")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="rankwise run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=(
+            "Search on this machine. The same command goes on where a run stopped, whether by Ctrl-C, kill -9 or a\n"
+            "power cut; no finished trial is lost. maxTrialCount, parallelTrialCount and maxFailedTrialCount may be\n"
+            "changed in between, nothing else of the spec."
+        ),
+        epilog=(
+            "exit codes: 0 the Experiment succeeded; 2 wrong input, or another run works in the folder; 3 the\n"
+            "surroundings failed (service, disk); 4 the Experiment failed (maxFailedTrialCount reached, no trial with\n"
+            "a value, or a final run failed); 130, 143, 129 ended by Ctrl-C, SIGTERM, SIGHUP: the same command goes on"
+        ),
+    )
+    add_arguments(parser)
+    arguments = parser.parse_args(list(argv))
+    output = choose_output(sys.stdout, quiet=arguments.quiet)
+    try:
+        result = run(arguments.file, arguments.folder, endpoint=arguments.suggestion_endpoint, output=output)
+    except Interrupted as interrupted:
+        print("interrupted; every finished trial is saved: run the same command again to go on", file=sys.stderr)
+        return 128 + interrupted.signal_number
+    print_result(result)
+    return exit_code(result)
+
+
+def exit_code(result: RunResult) -> int:
+    """0 only when the Experiment succeeded with a best trial and every final run."""
+    return 0 if result.verdict.succeeded and result.best is not None and not result.failed_finals else EXIT_FAILED
+
+
+def print_result(result: RunResult) -> None:
+    """The end of a run in a few lines."""
+    print(result.verdict.message)
+    if result.best is None or result.best_value is None:
+        print(f"no trial ended with a value; the trials' outputs are in {result.folder / 'trials'}")
+        return
+    metric = result.experiment.objective.metric
+    print(
+        f"best: {result.best.name} with {metric}={result.best_value:g}: {configuration_text(result.best.assignments)}"
+    )
+    for trial in result.finals:
+        metrics = _final_metrics(result, trial.name)
+        print(f"{trial.name}: {configuration_text({name: f'{value:g}' for name, value in metrics.items()})}")
+    for trial in result.failed_finals:
+        print(f"{trial.name} failed: {trial.reason}")
+    print(f"run folder: {result.folder}")
+
+
+def _final_metrics(result: RunResult, name: str) -> dict[str, float]:
+    finals = result.facts.finals
+    chosen = finals.default if name.endswith("-default") else finals.best
+    return {} if chosen is None else dict(chosen.metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

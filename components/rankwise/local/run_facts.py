@@ -1,0 +1,226 @@
+"""What a run folder tells, as the report's facts: the journal's trials joined with the store's manifests.
+
+A trial's command need not be ours; without a manifest its facts are those that the journal has.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+
+import rankwise
+from rankwise.artifacts.manifest import Manifest, trial_key
+from rankwise.artifacts.store import NotFound, Store
+from rankwise.errors import InvalidInput
+from rankwise.local.experiment import Experiment
+from rankwise.local.finals import BEST, DEFAULT, final_name
+from rankwise.local.journal import Journal
+from rankwise.local.records import Condition, Kind, TrialRecord
+from rankwise.local.status import trial_value
+from rankwise.report.facts import (
+    AlgorithmFacts,
+    CostFacts,
+    DataFacts,
+    EnvironmentFacts,
+    Example,
+    FinalRun,
+    Finals,
+    MetricReport,
+    ModelFacts,
+    ParameterFacts,
+    SearchFacts,
+    TrialFacts,
+)
+from rankwise.space.parameter import Parameter
+from rankwise.space.trial import TrialState, parse_finite
+
+_STATES = {
+    Condition.CREATED: TrialState.PENDING,
+    Condition.RUNNING: TrialState.PENDING,
+    Condition.INTERRUPTED: TrialState.PENDING,
+    Condition.SUCCEEDED: TrialState.SUCCEEDED,
+    Condition.FAILED: TrialState.FAILED,
+    Condition.METRICS_UNAVAILABLE: TrialState.UNAVAILABLE,
+    Condition.EARLY_STOPPED: TrialState.EARLY_STOPPED,
+}
+
+
+def read_manifest(store: Store, experiment: str, trial: str) -> tuple[Manifest | None, str]:
+    """A trial's manifest and "", or None and why there is none ("" when the trial wrote none).
+
+    Raises:
+        SurroundingsError: the store failed after bounded retries.
+    """
+    try:
+        return Manifest.from_json(store.get_bytes(trial_key(experiment, trial, "manifest.json"))), ""
+    except NotFound:
+        return None, ""
+    except InvalidInput as error:
+        return None, f"its manifest cannot be read: {error}"
+
+
+def search_facts(experiment: Experiment, journal: Journal, store: Store, command: Sequence[str] = ()) -> SearchFacts:
+    """Everything that a report says about this run.
+
+    Args:
+        experiment: the Experiment as it is now.
+        journal: the run's journal.
+        store: where the trials' manifests are.
+        command: the command line that makes this run, without private paths.
+
+    Raises:
+        SurroundingsError: the journal or the store cannot be read.
+    """
+    trials, finals = [], {}
+    manifests: list[Manifest] = []
+    for record in journal.trials():
+        manifest, problem = read_manifest(store, experiment.name, record.name)
+        manifests += [] if manifest is None else [manifest]
+        trials.append(_trial(experiment, journal, record, manifest, problem))
+    for record in journal.trials(Kind.FINAL):
+        manifest, _ = read_manifest(store, experiment.name, record.name)
+        manifests += [] if manifest is None else [manifest]
+        if record.condition is Condition.SUCCEEDED:
+            finals[record.name] = _final(record, manifest)
+    conditions = journal.conditions()
+    ended = conditions[-1] if conditions and conditions[-1].type in ("Succeeded", "Failed") else None
+    return SearchFacts(
+        experiment=experiment.name,
+        objective=experiment.objective,
+        algorithm=AlgorithmFacts(experiment.algorithm_name, dict(experiment.algorithm_settings)),
+        parameters=tuple(_parameter(parameter) for parameter in experiment.space.parameters),
+        trials=tuple(trials),
+        default_configuration=experiment.default_configuration,
+        finals=Finals(
+            default=finals.get(final_name(experiment, DEFAULT)), best=finals.get(final_name(experiment, BEST))
+        ),
+        environment=_environment(manifests, command),
+        started=_time(journal.start_time),
+        completed=None if ended is None else _time(ended.time),
+        max_trials=experiment.max_trial_count,
+        message="" if ended is None else ended.message,
+    )
+
+
+def _trial(
+    experiment: Experiment, journal: Journal, record: TrialRecord, manifest: Manifest | None, problem: str
+) -> TrialFacts:
+    strategies = experiment.metric_strategies
+    metrics = {s.name: v for s in record.summaries if (v := s.value(strategies[s.name])) is not None}
+    notes = [f"suggested by a fallback: {record.labels[key]}" for key in record.labels if key.endswith("/fallback")]
+    if record.condition.is_finished and record.condition is not Condition.SUCCEEDED:
+        notes.append(record.reason)
+    if problem:
+        notes.append(problem)
+    if record.attempts > 1:
+        notes.append(f"started {record.attempts} times")
+    return TrialFacts(
+        name=record.name,
+        assignments=record.assignments,
+        state=_STATES[record.condition],
+        value=trial_value(experiment, record),
+        metrics=metrics,
+        started=_time(record.start_time),
+        completed=_time(record.completion_time),
+        seconds=record.seconds,
+        cost=_cost(manifest),
+        subset=_subset(manifest),
+        history=_history(experiment, journal, record),
+        adapter="" if manifest is None else manifest.artifacts.get("adapter", ""),
+        notes=tuple(notes),
+    )
+
+
+def _history(experiment: Experiment, journal: Journal, record: TrialRecord) -> tuple[MetricReport, ...]:
+    """The n-th report of each metric side by side; the trial's output does not tell the optimizer's step."""
+    rows: list[dict[str, float]] = []
+    for metric in (experiment.objective.metric, *experiment.objective.additional_metrics):
+        for index, report in enumerate(journal.reports(record.name, metric)):
+            number = parse_finite(report.value)
+            if index == len(rows):
+                rows.append({})
+            if number is not None:
+                rows[index][metric] = number
+    return tuple(MetricReport(row) for row in rows if row)
+
+
+def _final(record: TrialRecord, manifest: Manifest | None) -> FinalRun:
+    """A final run; measured on the test split where its manifest has that, else what its output said."""
+    if manifest is None or manifest.test_metrics is None:
+        metrics = {s.name: v for s in record.summaries if (v := s.value("latest")) is not None}
+        return FinalRun(record.assignments, metrics, cost=_cost(manifest))
+    return FinalRun(
+        assignments=record.assignments,
+        metrics=dict(manifest.test_metrics),
+        standard_errors={name: e for name, e in manifest.standard_errors.items() if name in manifest.test_metrics},
+        cost=_cost(manifest),
+        examples=tuple(Example(e.source, e.target, e.prediction) for e in manifest.examples),
+    )
+
+
+def _cost(manifest: Manifest | None) -> CostFacts:
+    if manifest is None:
+        return CostFacts()
+    return CostFacts(manifest.cost.seconds, manifest.cost.peak_memory_bytes, manifest.cost.energy_joules)
+
+
+def _subset(manifest: Manifest | None) -> float | None:
+    if manifest is None or not 0 < manifest.data.subset <= manifest.data.train:
+        return None
+    return manifest.data.subset / manifest.data.train
+
+
+def _parameter(parameter: Parameter) -> ParameterFacts:
+    listed = parameter.type.value in ("discrete", "categorical")
+    numeric = parameter.type.value != "categorical"
+    return ParameterFacts(
+        name=parameter.name,
+        type=parameter.type.value,
+        distribution=parameter.distribution.value,
+        low=_number(parameter.low) if numeric else None,
+        high=_number(parameter.high) if numeric else None,
+        step=_number(parameter.step) if numeric and not listed else None,
+        values=parameter.values if listed else None,
+    )
+
+
+def _number(value: object) -> float | None:
+    return None if value is None else float(str(value))
+
+
+def _environment(manifests: Iterable[Manifest], command: Sequence[str]) -> EnvironmentFacts:
+    versions: dict[str, str] = {"rankwise": rankwise.__version__, "python": platform.python_version()}
+    model: ModelFacts | None = None
+    data: dict[str, DataFacts] = {}
+    seeds: dict[str, int] = {}
+    for manifest in manifests:
+        code = manifest.code
+        versions |= {"torch": code.torch, "transformers": code.transformers, "peft": code.peft}
+        if code.git_commit is not None:
+            versions["git commit"] = code.git_commit + (" (changed)" if code.dirty else "")
+        model = ModelFacts(manifest.model.reference, manifest.model.revision, manifest.model.layers)
+        source = manifest.data
+        data[source.reference] = DataFacts(
+            source.reference, source.sha256, source.train, source.validation, source.test
+        )
+        seeds |= _seeds(manifest.seeds, seeds)
+    cores = os.cpu_count() or 1
+    return EnvironmentFacts(
+        versions=versions,
+        model=model,
+        data=tuple(data.values()),
+        seeds=seeds,
+        commands=(" ".join(command),) if command else (),
+        device=f"{platform.machine()}, {cores} core{'s' if cores != 1 else ''}",
+    )
+
+
+def _seeds(new: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
+    """The first trial's seeds stand for all: the trials of a search share them unless a seed is searched for."""
+    return {name: seed for name, seed in new.items() if name not in known}
+
+
+def _time(text: str | None) -> dt.datetime | None:
+    return None if text is None else dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
