@@ -2,7 +2,7 @@
 
 Differences from PyYAML's own loader, each because a cluster would read (or refuse) the same file so:
 
-* a key that stands twice, a key that is no text, a tag such as ``!!binary`` and a number that is not finite are mistakes;
+* a key that stands twice or is no text, a tag such as ``!!binary`` and a number that is not finite are mistakes;
 * ``1e-4`` is a number, ``2026-01-31`` and ``1:30`` are texts, ``y`` and ``n`` are true and false;
 * several documents, aliases that contain themselves and files that blow up by aliases are refused.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,20 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str, name: str) -> Proble
     return Problem(f"{name}, line {mark.line + 1}, column {mark.column + 1}", shown, f"YAML ({why})")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either PyYAML or Kubernetes would not read as a text: PyYAML alone writes the text 1e-4 bare."""
+
+
+for _tag, _regexp in _Loader.yaml_implicit_resolvers[None]:  # type: ignore[index]
+    _Dumper.add_implicit_resolver(_tag, _regexp, None)
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """A document as YAML that PyYAML, Kubernetes and :func:`read_text` read back as the same values."""
+    text: str = yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
 class _TooLargeError(Exception):
     """A document that is too large once its aliases are written out, or that contains itself."""
 
@@ -201,7 +215,8 @@ class _Builder:
         return self._unknown_tag(node, path)
 
     def _float(self, text: str, path: str) -> float:
-        value = float(text.replace(".inf", "inf").replace(".nan", "nan").lower().replace(".inf", "inf"))
+        special = text.lower().lstrip("+-") in (".inf", ".nan")
+        value = math.inf if special else float(text)
         if not math.isfinite(value):
             self.problems.append(Problem(path, text, "a finite number"))
             return 0.0

@@ -33,12 +33,15 @@ _TYPES = ", ".join(kind.value for kind in ParameterType)
 _DISTRIBUTIONS = ", ".join(distribution.value for distribution in Distribution)
 
 
-def parse_parameters(texts: Sequence[ParameterText], path: str) -> tuple[tuple[Parameter, ...], list[Problem]]:
+def parse_parameters(
+    texts: Sequence[ParameterText], path: str, places: Sequence[int] | None = None
+) -> tuple[tuple[Parameter, ...], list[Problem]]:
     """Check every parameter.
 
     Args:
         texts: the raw parameters.
         path: where their list stands in the file.
+        places: index of each in that list; counted from 0 when None.
 
     Returns:
         the good parameters in their order, and the problems of all others.
@@ -51,7 +54,7 @@ def parse_parameters(texts: Sequence[ParameterText], path: str) -> tuple[tuple[P
     count = Counter(text.name for text in texts)
     seen: set[str] = set()
     parameters: list[Parameter] = []
-    for i, text in enumerate(texts):
+    for i, text in zip(range(len(texts)) if places is None else places, texts, strict=True):
         here = f"{path}[{i}]"
         if not text.name.strip():
             problems.append(Problem(f"{here}.name", text.name, "a name that is not empty"))
