@@ -178,6 +178,9 @@ def _read(document: dict[str, Any], problems: list[Problem]) -> Experiment | Non
     name = _read_name(metadata)
     namespace = _read_namespace(metadata)
     annotations = metadata.text_mapping("annotations")
+    given = metadata.values.get("annotations")
+    # Those that are no texts have been reported already.
+    ours = {key: value for key, value in annotations.items() if isinstance(given, dict) and given[key] == value}
     _check_annotation_names(annotations, metadata)
     if spec.has("nasConfig"):
         spec.problem("nasConfig", spec.values["nasConfig"], "nothing: a search over parameters, not architectures")
@@ -192,8 +195,8 @@ def _read(document: dict[str, Any], problems: list[Problem]) -> Experiment | Non
         spec.problem("resumePolicy", resume_policy, f"one of {', '.join(_RESUME_POLICIES)}")
     collector = read_collector(spec, objective[0] if objective else None)
     template = read_template(spec, texts)
-    default = read_default_configuration(annotations, space, problems)
-    final_arguments = read_final_arguments(annotations, problems)
+    default = read_default_configuration(ours, space, problems)
+    final_arguments = read_final_arguments(ours, problems)
     labels = metadata.text_mapping("labels")
     if problems or space is None or objective is None or template is None:
         return None
@@ -225,6 +228,8 @@ def _read_name(metadata: Fields) -> str:
     allowed = "lower case letters, digits and -, first a letter, last no -"
     name = metadata.text("name", required=f"a name of {allowed}")
     longest = _NAME_LENGTH - _TRIAL_SUFFIX
+    if metadata.values.get("name") != name:
+        return name  # no text, which has been reported
     if name and not _NAME.fullmatch(name):
         metadata.problem("name", name, allowed)
     elif len(name) > longest:

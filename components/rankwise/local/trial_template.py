@@ -242,9 +242,9 @@ def read_template(spec: Fields, parameters: Sequence[ParameterText]) -> TrialTem
         _check_values(manifest, trial_parameters, parameters, problems)
     elif not fields.has("configMap"):
         fields.problem("trialSpec", manifest, f"a mapping: the trial's manifest, not {kind_of(manifest)}")
-    job = isinstance(manifest, dict) and manifest.get("kind") == "Job"
+    needed = isinstance(manifest, dict) and manifest.get("kind") != "Job"
     conditions = [
-        fields.text(key, default if job else "", required="a GJSON condition on the trial's status")
+        fields.text(key, "" if needed else default, required="a GJSON condition on the trial's status")
         for key, default in (("successCondition", JOB_SUCCESS), ("failureCondition", JOB_FAILURE))
     ]
     retain = fields.boolean("retain", default=False)
@@ -280,7 +280,7 @@ def _read_trial_parameters(
 
 def _check_reference(item: Fields, reference: str, names: Collection[str], manifest: Mapping[str, Any]) -> None:
     if "${" not in reference:
-        if reference not in names:
+        if names and reference not in names:  # without any parameter, that is the mistake
             allowed = f"a parameter of spec.parameters{suggestion(reference, names)}"
             item.problem("reference", reference, allowed)
         return
