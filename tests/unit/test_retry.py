@@ -34,7 +34,7 @@ def test_a_call_is_repeated_until_it_succeeds(failures: int) -> None:
 def test_the_last_failure_is_raised_when_attempts_are_used_up() -> None:
     work = FakeWork([ConnectionError(str(i)) for i in range(9)])
     waits: list[float] = []
-    with pytest.raises(ConnectionError, match="^2$"):
+    with pytest.raises(ConnectionError, match=r"^2$"):
         call(work, is_temporary=temporary, backoff=Backoff(attempts=3), sleep=waits.append)
     assert work.calls == 3
     assert len(waits) == 2

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -287,7 +287,10 @@ def _object(members: Mapping[str, Check]) -> Check:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # A whole number that no float can hold would only fail later.
+    return abs(value) <= sys.float_info.max
 
 
 def _is_integer(value: Any) -> bool:

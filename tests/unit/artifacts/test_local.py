@@ -119,8 +119,8 @@ def test_replace_file_leaves_nothing_of_a_failed_write(tmp_path: Path) -> None:
 
     def write(out: object) -> None:
         out.write(b"half")  # type: ignore[attr-defined]
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("Ctrl-C")
 
-    with pytest.raises(KeyboardInterrupt, match=""):
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
         replace_file(tmp_path / "file", tmp_path, write)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}

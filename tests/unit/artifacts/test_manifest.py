@@ -133,6 +133,7 @@ BAD: list[tuple[str, Any]] = [
     ("standard_errors.rougeL", -0.1),
     ("cost", None),
     ("cost.seconds", -1),
+    ("cost.seconds", 10**400),
     ("cost.energy_joules", "12"),
     ("model.reference", ""),
     ("model.layers", 0),
@@ -207,7 +208,7 @@ def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", b"\xff", "[" * 100_000])
 def test_what_is_no_manifest_at_all(text: str | bytes) -> None:
-    with pytest.raises(InvalidInput, match="^manifest: "):
+    with pytest.raises(InvalidInput, match=r"^manifest: "):
         Manifest.from_json(text)
 
 
@@ -220,9 +221,7 @@ def test_numbers_that_are_not_finite_never_get_into_a_manifest(value: float) -> 
     with pytest.raises(InvalidInput, match=r"configuration\.rate"):
         dataclasses.replace(MANIFEST, configuration={"rate": value})
     with pytest.raises(InvalidInput, match=r"metrics\.loss"):
-        Manifest.from_json(
-            MANIFEST.to_json().replace("2.5", str(value).replace("inf", "Infinity").replace("nan", "NaN"))
-        )
+        Manifest.from_json(json.dumps(document(metrics={"loss": value})))  # Python's json reads and writes NaN
 
 
 json_values = st.recursive(
@@ -237,9 +236,11 @@ def test_any_json_is_read_or_refused_in_words(name: str, value: Any) -> None:
     try:
         manifest = Manifest.from_json(json.dumps(document(**{name: value})))
     except InvalidInput as error:
-        assert all(problem.path.startswith(name) for problem in error.problems)
+        paths = [problem.path for problem in error.problems]
     else:
         assert Manifest.from_json(manifest.to_json()) == manifest
+        paths = []
+    assert all(path.startswith(name) for path in paths)
 
 
 def test_keys_of_a_trial() -> None:

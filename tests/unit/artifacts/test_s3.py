@@ -106,7 +106,7 @@ def test_an_address_where_nothing_listens() -> None:
 
 def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with FakeS3([OK]).running() as fake, pytest.raises(SurroundingsError, match="could not write .*target"):
+    with FakeS3([OK]).running() as fake, pytest.raises(SurroundingsError, match=r"could not write .*target"):
         store_of(fake).get_file("key", tmp_path / "file" / "target")
 
 
@@ -180,10 +180,7 @@ def test_variables_are_read_in_order_and_empty_ones_count_as_unset() -> None:
 
 
 def test_credentials_reach_a_fake_server_only_when_given() -> None:
-    class FakeRecorder(FakeS3):
-        pass
-
-    with FakeRecorder([(403, "AccessDenied", b"")]).running() as fake:
+    with FakeS3([(403, "AccessDenied", b"")]).running() as fake:
         with pytest.raises(SurroundingsError, match="refused the credentials") as raised:
             open_s3("s3://bucket", {"S3_ENDPOINT": fake.endpoint}, backoff=QUICK).get_bytes("key")
         # The message of the fake repeats the Authorization header: an anonymous request has none.
