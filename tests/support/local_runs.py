@@ -18,7 +18,6 @@ from typing import Any
 
 import grpc
 import yaml
-
 from rankwise.katib_api import api_pb2, api_pb2_grpc
 
 SCRIPT = """
@@ -121,7 +120,7 @@ class FakeSuggestions(api_pb2_grpc.SuggestionServicer):  # type: ignore[misc]
         self.validated: list[Any] = []
         self.refuse: tuple[grpc.StatusCode, str] | None = None
         self.fail: list[grpc.StatusCode] = []
-        self.change_reply: Callable[[Any], None] = lambda reply: None
+        self.change_reply: Callable[[Any], None] = lambda _reply: None
 
     def ValidateAlgorithmSettings(self, request: Any, context: Any) -> Any:  # noqa: N802 — the API's name
         self.validated.append(request)
@@ -162,7 +161,7 @@ def serving(service: FakeSuggestions) -> Iterator[str]:
 
 def engine_command(file: Path, folder: Path, endpoint: str | None = None) -> list[str]:
     """Command line of an engine as a process of its own."""
-    command = [sys.executable, "-m", "rankwise.local.command", str(file), "--folder", str(folder)]
+    command = [sys.executable, "-m", "rankwise.cli", "run", str(file), "--folder", str(folder), "--no-report"]
     return command + (["--suggestion-endpoint", endpoint] if endpoint else [])
 
 

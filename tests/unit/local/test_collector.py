@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
 from rankwise.local.collector import (
     Follower,
     MetricsSource,
@@ -161,7 +160,7 @@ def test_json_numbers_are_not_seen() -> None:
 
 @pytest.mark.parametrize("line", ["loss=1", "[1]", "3", '{"loss": NaN}', '{"loss": "1"'])
 def test_json_that_is_no_object_is_refused(line: str) -> None:
-    with pytest.raises(UnreadableMetrics, match="not (a )?JSON"):
+    with pytest.raises(UnreadableMetrics, match=r"not (a )?JSON"):
         parse_json_line(line, ("loss",))
 
 

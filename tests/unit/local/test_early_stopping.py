@@ -7,9 +7,8 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from rankwise.errors import InvalidInput
-from rankwise.local.early_stopping import MedianStop, RuleWatch
+from rankwise.local.early_stopping import MedianStop, RuleWatch, check_early_stopping
 from rankwise.local.records import Comparison, StopRule
 from rankwise.space.trial import Goal, Objective
 
@@ -70,3 +69,11 @@ def test_reports_without_a_number_count_but_do_not_stop() -> None:
     assert [watch.add(""), watch.add("nan"), watch.add("5")] == [False, False, False]
     watch = RuleWatch(StopRule("loss", 1.0, Comparison.GREATER, 2))
     assert [watch.add("nan"), watch.add("5")] == [False, True]
+
+
+def test_other_algorithms_are_refused() -> None:
+    check_early_stopping("medianstop", {"start_step": "3"})
+    with pytest.raises(InvalidInput, match=r"algorithmName: got 'hyperband'; allowed: medianstop"):
+        check_early_stopping("hyperband", {})
+    with pytest.raises(InvalidInput, match="start_step"):
+        check_early_stopping("medianstop", {"start_step": "-3"})

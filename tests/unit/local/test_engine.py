@@ -12,6 +12,13 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from rankwise.errors import InvalidInput, SurroundingsError
+from rankwise.local.engine import EngineOptions, RunResult, run
+from rankwise.local.interruption import Interrupted, Interruption
+from rankwise.local.records import Condition
+from rankwise.retry import Backoff
+from rankwise.settings import Settings
+from rankwise.space.trial import TrialState
 from support.local_runs import (
     LOSS,
     FakeSuggestions,
@@ -25,14 +32,6 @@ from support.local_runs import (
     serving,
     status,
 )
-
-from rankwise.errors import InvalidInput, SurroundingsError
-from rankwise.local.engine import EngineOptions, RunResult, run
-from rankwise.local.interruption import Interrupted, Interruption
-from rankwise.local.records import Condition
-from rankwise.retry import Backoff
-from rankwise.settings import Settings
-from rankwise.space.trial import TrialState
 
 Status = Any
 
@@ -182,7 +181,7 @@ while x != 1 and not os.path.exists({str(tmp_path / "go")!r}): time.sleep(0.01)
 def test_environment_of_a_trial(tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     body = LOSS + '\nprint(json.dumps({k: v for k, v in os.environ.items() if k.startswith("RANKWISE_")}))'
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    file = experiment(tmp_path, body, maxTrialCount=1, parallelTrialCount=3)
+    file = experiment(tmp_path, body, maxTrialCount=3, parallelTrialCount=3)
     document = yaml.safe_load(file.read_text())
     container = document["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [{"name": "RANKWISE_EXPERIMENT", "value": "mine"}]
@@ -277,7 +276,9 @@ print(f"loss={{x}}")
 
 def test_file_collector_with_json_and_strategies(tmp_path: Path, endpoint: str) -> None:
     body = """
-with open("metrics.json", "a") as file:
+assert os.environ["COPY"] == flags["metrics-file"] != "/var/log/katib/metrics.json", flags
+assert flags["other"] == "/mnt/var/log/katib/metrics.json.bak"
+with open(flags["metrics-file"], "a") as file:
     for value in (5, 1, 3):
         file.write(json.dumps({"timestamp": time.time(), "loss": str(value), "acc": str(-value), "epoch": 1}) + "\\n")
 print("loss=77")
@@ -290,9 +291,14 @@ print("loss=77")
     }
     collector = {
         "collector": {"kind": "File"},
-        "source": {"fileSystemPath": {"path": "metrics.json", "kind": "File", "format": "JSON"}},
+        "source": {"fileSystemPath": {"path": "/var/log/katib/metrics.json", "kind": "File", "format": "JSON"}},
     }
     file = experiment(tmp_path, body, objective=objective, metricsCollectorSpec=collector, maxTrialCount=1)
+    document = yaml.safe_load(file.read_text())
+    container = document["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["args"] += ["--metrics-file=/var/log/katib/metrics.json", "--other=/mnt/var/log/katib/metrics.json.bak"]
+    container["env"] = [{"name": "COPY", "value": "/var/log/katib/metrics.json"}]
+    file.write_text(yaml.safe_dump(document))
     result = go(file, tmp_path / "run", endpoint)
     assert result.best_value == 3.0
     assert result.facts.trials[0].metrics == {"loss": 3.0, "acc": -1.0}
@@ -396,7 +402,7 @@ def test_a_service_that_is_gone(tmp_path: Path, service: FakeSuggestions) -> Non
                 service.fail = [grpc.StatusCode.UNAVAILABLE] * 3
 
         service.change_reply = gone
-        with pytest.raises(SurroundingsError, match="UNAVAILABLE: made up.*2 finished trials are saved"):
+        with pytest.raises(SurroundingsError, match=r"UNAVAILABLE: made up.*2 finished trials are saved"):
             go(file, tmp_path / "run", endpoint)
         assert [condition for _, _, condition in search_rows(tmp_path / "run")] == ["Succeeded"] * 2
         assert len(go(file, tmp_path / "run", endpoint).trials) == 3

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.local.lock import LOCK_FILE, locked
 from rankwise.local.processes import (
@@ -31,7 +30,7 @@ PATIENCE = 30.0
 def start(folder: Path, *command: str, env: dict[str, str] | None = None) -> TrialProcess:
     folder.mkdir(exist_ok=True)
     environment = environment_of(env or {}, {})
-    return TrialProcess.start(command, environment, folder, folder / "log", folder, lambda process: None)
+    return TrialProcess.start(command, environment, folder, folder / "log", folder, lambda _process: None)
 
 
 def wait(process: TrialProcess) -> int:
@@ -219,7 +218,7 @@ def test_a_pid_of_another_process_is_not_adopted(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SurroundingsError, match="cannot start the trial"):
-        TrialProcess.start(["true"], {}, tmp_path / "file" / "t", tmp_path / "log", tmp_path, lambda process: None)
+        TrialProcess.start(["true"], {}, tmp_path / "file" / "t", tmp_path / "log", tmp_path, lambda _process: None)
 
 
 def test_only_one_engine_per_folder(tmp_path: Path) -> None:
