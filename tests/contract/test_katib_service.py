@@ -93,6 +93,12 @@ def test_none_asked_for_none_given(running: Running, count: int) -> None:
     assert running.fake.requests == []
 
 
+def test_a_total_that_is_too_small_counts_as_the_first_request(running: Running) -> None:
+    request = api_pb2.GetSuggestionsRequest(experiment=experiment(), current_request_number=2, total_request_number=0)
+    assert len(call(running.address, request).parameter_assignments) == 2
+    assert running.fake.requests[0].issued == 0
+
+
 def test_whole_numbers_have_no_point_and_list_items_come_verbatim(running: Running) -> None:
     reply = FakeController(running.address, experiment()).ask(64)
     seen = [pairs(suggestion) for suggestion in reply.parameter_assignments]
@@ -492,7 +498,7 @@ def test_a_strategy_that_fails_is_replaced_and_the_log_has_the_trace(
 ) -> None:
     fake = FakeStrategy(behaviour=behaviour)  # type: ignore[arg-type]
     with Running(fake) as running, caplog.at_level(logging.INFO, "rankwise"):
-        reply = FakeController(running.address, experiment()).ask(3)
+        reply = FakeController(running.address, experiment(settings={"patience": "7"})).ask(3)
         assert len(running.fallback.requests) == 1
         assert running.fallback.requests[0].settings == {}
         assert [pairs(one) for one in reply.parameter_assignments] == list(
