@@ -8,18 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rankwise.local.engine import run
 from support.local_runs import (
     LOSS,
     FakeSuggestions,
     engine_command,
     experiment,
     rows,
-    scattered,
     search_rows,
     serving,
     status,
@@ -93,16 +94,30 @@ def kill_now_and_then(file: Path, folder: Path, endpoint: str, seed: int, times:
         return killed
 
 
-def test_kill_9_at_random_moments(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:
+@pytest.fixture(scope="module")
+def real_endpoint() -> Iterator[str]:
+    """The real service with the real ``sobol`` and ``random``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # linear_operator uses torch.jit.script when imported
+        from rankwise.strategies.random_search import RandomSearch
+        from rankwise.strategies.sobol import Sobol
+        from rankwise.suggest.server import serve
+
+    with serve("127.0.0.1:0", {"sobol": Sobol(), "random": RandomSearch()}) as server:
+        yield server.address
+
+
+@pytest.mark.parametrize("algorithm", ["sobol", pytest.param("random", marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments(tmp_path: Path, real_endpoint: str, algorithm: str) -> None:
     """Every trial is there exactly once, with the suggestions and values of a run that was left alone."""
-    file = experiment(tmp_path, SLOW, maxTrialCount=6)
+    spec = {"algorithm": {"algorithmName": algorithm}, "maxTrialCount": 6}
+    undisturbed = run(experiment(tmp_path / "calm", **spec), tmp_path / "calm" / "run", endpoint=real_endpoint)
+    assert len({str(trial.assignments) for trial in undisturbed.trials}) == 6
+    file = experiment(tmp_path, SLOW, **spec)
     folder = tmp_path / "run"
-    killed = kill_now_and_then(file, folder, endpoint, seed=1, times=4)
-    assert killed >= 2
+    assert kill_now_and_then(file, folder, real_endpoint, seed=1, times=3) >= 2
     trials = search_rows(folder)
-    assert [condition for _, _, condition in trials] == ["Succeeded"] * 6
-    # What an undisturbed run gets, for the fake's suggestions depend on the place in the search only.
-    assert [assignments for _, assignments, _ in trials] == [scattered(service.requests[0], n) for n in range(6)]
+    assert trials == [(trial.name, dict(trial.assignments), "Succeeded") for trial in undisturbed.trials]
     state = status(folder)
     assert (state["trials"], state["trialsSucceeded"]) == (6, 6)
     assert len(list((folder / "trials").iterdir())) == 6
@@ -113,12 +128,9 @@ def test_kill_9_at_random_moments(tmp_path: Path, service: FakeSuggestions, endp
         # No trial ran twice at a time or without need: each was started as often as the journal says.
         ((attempts,),) = rows(folder, f"SELECT attempts FROM trials WHERE name='{name}'")
         assert (folder / "trials" / name / "starts").read_text().count("start") <= attempts
-    # The history that the service saw never shrank.
-    seen = [{trial.name for trial in request.trials} for request in service.requests]
-    assert all(earlier <= later for earlier, later in pairwise(seen))
 
 
-def test_kill_9_with_three_side_by_side(tmp_path: Path, endpoint: str) -> None:
+def test_kill_9_with_three_side_by_side(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:
     file = experiment(tmp_path, SLOW, maxTrialCount=6, parallelTrialCount=3)
     folder = tmp_path / "run"
     kill_now_and_then(file, folder, endpoint, seed=2, times=2)
@@ -126,6 +138,9 @@ def test_kill_9_with_three_side_by_side(tmp_path: Path, endpoint: str) -> None:
     assert [condition for _, _, condition in trials] == ["Succeeded"] * 6
     assert len({name for name, _, _ in trials}) == 6
     assert status(folder)["trialsSucceeded"] == 6
+    # The history that the service saw never shrank.
+    seen = [{trial.name for trial in request.trials} for request in service.requests]
+    assert all(earlier <= later for earlier, later in pairwise(seen))
 
 
 def test_a_trial_that_ended_while_no_engine_ran_is_not_run_again(tmp_path: Path, endpoint: str) -> None:
@@ -274,3 +289,19 @@ def test_exit_codes_and_plain_lines(tmp_path: Path, service: FakeSuggestions, en
     assert [line.split(" ")[:3] for line in lines[2:7:2]] == [["trial", f"{n}/3", "succeeded"] for n in (1, 2, 3)]
     assert "left" in lines[2]
     assert lines[-2].startswith("best: ")
+
+
+def test_ctrl_c_in_the_final_runs(tmp_path: Path, endpoint: str) -> None:
+    body = f'{LOSS}\nwhile "evaluate" in flags and not os.path.exists({str(tmp_path / "go")!r}): time.sleep(0.01)'
+    annotations = {"rankwise.dev/final-arguments": '["--evaluate=test"]'}
+    file = experiment(tmp_path, body, maxTrialCount=1, annotations=annotations)
+    folder = tmp_path / "run"
+    process = engine(file, folder, endpoint)
+    wait_until(lambda: list(folder.glob("trials/tiny-final-best/starts")), process)
+    process.send_signal(signal.SIGINT)
+    assert finish(process)[0] == 130
+    query = "SELECT kind, condition, attempts FROM trials ORDER BY kind DESC"
+    assert rows(folder, query) == [("search", "Succeeded", 1), ("final", "Interrupted", 1)]
+    (tmp_path / "go").touch()
+    assert finish(engine(file, folder, endpoint))[0] == 0
+    assert rows(folder, query) == [("search", "Succeeded", 1), ("final", "Succeeded", 2)]
