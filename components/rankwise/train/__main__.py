@@ -1,0 +1,75 @@
+"""``rankwise train``: one trial as a program, the very command that a trial pod runs."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from rankwise.artifacts import Manifest, Outcome
+from rankwise.errors import Diverged, InvalidInput, OutOfMemory, SurroundingsError
+from rankwise.train.config import TrainConfig, parse
+from rankwise.train.flags import add_arguments
+from rankwise.train.interruption import Interrupted, Interruption
+from rankwise.train.place import Place, finished, open_places
+from rankwise.train.report import MetricLines, start_progress
+
+__all__ = ["add_arguments", "main"]
+
+log = logging.getLogger(__name__)
+
+WRONG_INPUT, SURROUNDINGS, DIVERGED, OUT_OF_MEMORY = 2, 3, 4, 5
+STOPPED = 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one trial; return the process's exit code."""
+    with Interruption() as interruption:
+        try:
+            config = parse(sys.argv[1:] if argv is None else argv)
+            start_progress()
+            return _run(config, open_places(config), interruption)
+        except InvalidInput as error:
+            for problem in error.problems:
+                print(f"rankwise train: {problem}", file=sys.stderr)
+            return WRONG_INPUT
+        except SurroundingsError as error:
+            log.error("%s", error)
+            return SURROUNDINGS
+        except Diverged as error:
+            log.error("diverged: %s; a lower learning rate or a smaller alpha may help", error)
+            return DIVERGED
+        except OutOfMemory as error:
+            log.error("%s", error)
+            return OUT_OF_MEMORY
+        except Interrupted:
+            return STOPPED
+
+
+def _run(config: TrainConfig, places: list[Place], interruption: Interruption) -> int:
+    lines = MetricLines(config.metrics_format, config.metrics_file)
+    manifest = finished(places, config)
+    if manifest is not None:
+        return _tell_again(manifest, config, lines)
+    from rankwise.train.trial import run_trial  # torch, transformers and peft: seconds that --help need not wait for
+
+    outcome = run_trial(config, places, interruption, lines)
+    log.info("%s", outcome.value.replace("_", " "))
+    return 0
+
+
+def _tell_again(manifest: Manifest, config: TrainConfig, lines: MetricLines) -> int:
+    """A restarted pod of a finished trial: its metrics once more, without the work."""
+    from rankwise.train.replay import final_lines
+
+    log.info("this trial is finished since %s", manifest.created)
+    for metrics in final_lines(manifest, config.reported):
+        lines.write(metrics)
+    if manifest.outcome is Outcome.DIVERGED:
+        raise Diverged("the same configuration did so before")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

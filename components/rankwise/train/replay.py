@@ -1,0 +1,24 @@
+"""The metric lines of a finished trial, from its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rankwise.artifacts import Manifest
+
+TEST = "test_"
+"""What a metric of the test split starts with, in metric lines and in ``standard_errors``."""
+
+
+def final_lines(manifest: Manifest, reported: Sequence[str]) -> list[dict[str, float]]:
+    """What a finished trial prints, again: each evaluation, then the final metrics, then those of the test split."""
+    lines = [{k: v for k, v in entry.items() if k != "step" and v is not None} for entry in manifest.history]
+    costs = {
+        "seconds": manifest.cost.seconds,
+        "peak_memory_bytes": manifest.cost.peak_memory_bytes,
+        "energy_joules": manifest.cost.energy_joules,
+    }
+    known = {name: value for name, value in costs.items() if value is not None} | dict(manifest.metrics)
+    lines.append({name: known[name] for name in reported if name in known})
+    lines.append({TEST + name: value for name, value in (manifest.test_metrics or {}).items()})
+    return [line for line in lines if line]
