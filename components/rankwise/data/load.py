@@ -232,7 +232,7 @@ def _from_files(kind: str, files: list[Path], reference: str, cache: Path) -> It
         table = datasets.load_dataset(
             kind, data_files=[str(file) for file in files], split="train", cache_dir=str(cache / "datasets")
         )
-    except datasets.exceptions.DatasetGenerationError as error:
+    except (datasets.exceptions.DatasetGenerationError, ValueError) as error:  # pyarrow's errors are ValueErrors
         cause = error.__cause__ or error
         raise InvalidInput([Problem(_FIELD, reference, f"readable {kind} files ({cause})")]) from error
     except OSError as error:
