@@ -305,3 +305,19 @@ def test_ctrl_c_in_the_final_runs(tmp_path: Path, endpoint: str) -> None:
     (tmp_path / "go").touch()
     assert finish(engine(file, folder, endpoint))[0] == 0
     assert rows(folder, query) == [("search", "Succeeded", 1), ("final", "Succeeded", 2)]
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_report(tmp_path: Path, endpoint: str) -> None:
+    """Slow: plotly and Optuna are loaded."""
+    annotations = {
+        "rankwise.dev/default-configuration": '{"x": "8", "kind": "b"}',
+        "rankwise.dev/final-arguments": '["--evaluate=test"]',
+    }
+    file = experiment(tmp_path, annotations=annotations)
+    command = [part for part in engine_command(file, tmp_path / "run", endpoint) if part != "--no-report"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "best found" in done.stdout
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "run" / "report.json").exists()
