@@ -93,7 +93,7 @@ class SuggestionClient:
                 ("grpc.enable_http_proxy", 0),
             ],
         )
-        self._stub = api_pb2_grpc.SuggestionStub(self._channel)
+        self._stub: Any = api_pb2_grpc.SuggestionStub(self._channel)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         self._channel.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from rankwise.local.engine import RunResult, run
 from rankwise.local.interruption import Interrupted
 from rankwise.local.progress import choose_output, configuration_text
+from rankwise.local.report_command import show_report
+from rankwise.local.service import still_computing
 
 EXIT_FAILED = 4
 
@@ -25,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="ask this suggestion service (Katib's gRPC API, plaintext) instead of our own",
     )
+    parser.add_argument("--no-report", action="store_true", help="leave the report to `rankwise report`")
     parser.add_argument("--quiet", action="store_true", help="print only the result and errors")
 
 
@@ -51,8 +55,15 @@ def main(argv: Sequence[str]) -> int:
         result = run(arguments.file, arguments.folder, endpoint=arguments.suggestion_endpoint, output=output)
     except Interrupted as interrupted:
         print("interrupted; every finished trial is saved: run the same command again to go on", file=sys.stderr)
-        return 128 + interrupted.signal_number
+        code = 128 + interrupted.signal_number
+        if still_computing():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        return code
     print_result(result)
+    if not arguments.no_report:
+        show_report(result.facts, result.folder)
     return exit_code(result)
 
 
@@ -71,19 +82,6 @@ def print_result(result: RunResult) -> None:
     print(
         f"best: {result.best.name} with {metric}={result.best_value:g}: {configuration_text(result.best.assignments)}"
     )
-    for trial in result.finals:
-        metrics = _final_metrics(result, trial.name)
-        print(f"{trial.name}: {configuration_text({name: f'{value:g}' for name, value in metrics.items()})}")
     for trial in result.failed_finals:
         print(f"{trial.name} failed: {trial.reason}")
     print(f"run folder: {result.folder}")
-
-
-def _final_metrics(result: RunResult, name: str) -> dict[str, float]:
-    finals = result.facts.finals
-    chosen = finals.default if name.endswith("-default") else finals.best
-    return {} if chosen is None else dict(chosen.metrics)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -73,6 +73,17 @@ class MedianStop:
         return StopRule(objective.metric, statistics.median(means), worse, self.start_step)
 
 
+def check_early_stopping(algorithm_name: str, settings: Mapping[str, str], path: str = "spec.earlyStopping") -> None:
+    """Refuse what this engine cannot do.
+
+    Raises:
+        InvalidInput: another algorithm than medianstop, or wrong settings.
+    """
+    if algorithm_name != ALGORITHM:
+        raise InvalidInput([Problem(f"{path}.algorithmName", algorithm_name, ALGORITHM)])
+    MedianStop.from_settings(settings, path)
+
+
 class RuleWatch:
     """Applies a rule to one running trial."""
 

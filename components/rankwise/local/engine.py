@@ -24,6 +24,7 @@ from pathlib import Path
 from rankwise.artifacts.store import Store, open_store
 from rankwise.errors import SurroundingsError
 from rankwise.local.client import SuggestionClient
+from rankwise.local.early_stopping import check_early_stopping
 from rankwise.local.experiment import Experiment, load_experiment
 from rankwise.local.finals import prepare_finals
 from rankwise.local.interruption import Interrupted, Interruption, listening
@@ -124,6 +125,8 @@ def run(
         Interrupted: the run was asked to end; the same call goes on.
     """
     experiment = load_experiment(Path(experiment_path))
+    if experiment.early_stopping is not None:
+        check_early_stopping(experiment.early_stopping.algorithm_name, experiment.early_stopping.settings)
     folder = Path(run_folder or default_folder(experiment)).absolute()
     output = output or SilentOutput()
     interruption = interruption or Interruption()

@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichBar
+from rich.table import Column
 
 from rankwise.local.records import Condition, Kind, TrialRecord
 
@@ -165,7 +166,9 @@ class LiveOutput:
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             TextColumn("{task.completed:.0f}/{task.fields[limit]} trials"),
-            TextColumn("{task.fields[best]}", style="bold green"),
+            TextColumn(
+                "{task.fields[best]}", style="bold green", table_column=Column(no_wrap=True, overflow="ellipsis")
+            ),
             TextColumn("{task.fields[left]}", style="cyan"),
             console=console,
             refresh_per_second=2,
@@ -198,7 +201,7 @@ class LiveOutput:
         if snapshot.best is not None:
             name, value, assignments = snapshot.best
             best = f"best {snapshot.metric} {value:g}: {escape(configuration_text(assignments)) or name}"
-        fields = {
+        fields: dict[str, Any] = {
             "limit": "?" if snapshot.total is None else str(snapshot.total),
             "best": best,
             "left": f"{duration_text(snapshot.seconds_left)} left",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import rankwise
 from rankwise.artifacts.manifest import Manifest, trial_key
@@ -46,6 +46,9 @@ _STATES = {
     Condition.EARLY_STOPPED: TrialState.EARLY_STOPPED,
 }
 
+RUN_COMMAND = "rankwise run experiment.yaml"
+"""Makes a run anew from the Experiment that its folder holds."""
+
 
 def read_manifest(store: Store, experiment: str, trial: str) -> tuple[Manifest | None, str]:
     """A trial's manifest and "", or None and why there is none ("" when the trial wrote none).
@@ -61,14 +64,13 @@ def read_manifest(store: Store, experiment: str, trial: str) -> tuple[Manifest |
         return None, f"its manifest cannot be read: {error}"
 
 
-def search_facts(experiment: Experiment, journal: Journal, store: Store, command: Sequence[str] = ()) -> SearchFacts:
+def search_facts(experiment: Experiment, journal: Journal, store: Store) -> SearchFacts:
     """Everything that a report says about this run.
 
     Args:
         experiment: the Experiment as it is now.
         journal: the run's journal.
         store: where the trials' manifests are.
-        command: the command line that makes this run, without private paths.
 
     Raises:
         SurroundingsError: the journal or the store cannot be read.
@@ -96,7 +98,7 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store, command
         finals=Finals(
             default=finals.get(final_name(experiment, DEFAULT)), best=finals.get(final_name(experiment, BEST))
         ),
-        environment=_environment(manifests, command),
+        environment=_environment(manifests),
         started=_time(journal.start_time),
         completed=None if ended is None else _time(ended.time),
         max_trials=experiment.max_trial_count,
@@ -127,14 +129,26 @@ def _trial(
         seconds=record.seconds,
         cost=_cost(manifest),
         subset=_subset(manifest),
-        history=_history(experiment, journal, record),
+        history=_history(experiment, journal, record, manifest),
         adapter="" if manifest is None else manifest.artifacts.get("adapter", ""),
         notes=tuple(notes),
     )
 
 
-def _history(experiment: Experiment, journal: Journal, record: TrialRecord) -> tuple[MetricReport, ...]:
-    """The n-th report of each metric side by side; the trial's output does not tell the optimizer's step."""
+def _history(
+    experiment: Experiment, journal: Journal, record: TrialRecord, manifest: Manifest | None
+) -> tuple[MetricReport, ...]:
+    """What the trial reported on its way: by optimizer step where its manifest has that.
+
+    Otherwise the n-th report of each metric side by side; the trial's output does not tell the step.
+    """
+    if manifest is not None and manifest.history:
+        entries = (({k: v for k, v in entry.items() if v is not None}) for entry in manifest.history)
+        return tuple(
+            MetricReport({k: v for k, v in entry.items() if k != "step"}, int(entry["step"]))
+            for entry in entries
+            if len(entry) > 1
+        )
     rows: list[dict[str, float]] = []
     for metric in (experiment.objective.metric, *experiment.objective.additional_metrics):
         for index, report in enumerate(journal.reports(record.name, metric)):
@@ -190,7 +204,7 @@ def _number(value: object) -> float | None:
     return None if value is None else float(str(value))
 
 
-def _environment(manifests: Iterable[Manifest], command: Sequence[str]) -> EnvironmentFacts:
+def _environment(manifests: Iterable[Manifest]) -> EnvironmentFacts:
     versions: dict[str, str] = {"rankwise": rankwise.__version__, "python": platform.python_version()}
     model: ModelFacts | None = None
     data: dict[str, DataFacts] = {}
@@ -212,7 +226,7 @@ def _environment(manifests: Iterable[Manifest], command: Sequence[str]) -> Envir
         model=model,
         data=tuple(data.values()),
         seeds=seeds,
-        commands=(" ".join(command),) if command else (),
+        commands=(RUN_COMMAND,),
         device=f"{platform.machine()}, {cores} core{'s' if cores != 1 else ''}",
     )
 

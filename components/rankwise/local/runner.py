@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -74,7 +75,7 @@ class Runner:
         if collector.kind == "StdOut":
             path, form = folder / LOG_FILE, "TEXT"
         else:
-            path, form = folder / collector.path, collector.format
+            path, form = _local_path(folder, collector.path), collector.format
         metrics = (self._experiment.objective.metric, *self._experiment.objective.additional_metrics)
         return MetricsSource(path, form, collector.filters, metrics)
 
@@ -86,6 +87,7 @@ class Runner:
         """
         rendered = render_trial(self._experiment, trial.name, trial.assignments)
         folder = self.trial_folder(trial.name)
+        localize = self._localize(folder)
         source = self.source(trial)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,8 +95,8 @@ class Runner:
         except OSError as error:
             raise SurroundingsError(f"the folder of trial {trial.name} cannot be made: {error}") from error
         process = TrialProcess.start(
-            [*rendered.command, *trial.arguments],
-            environment_of(rendered.env, self._defaults(trial)),
+            [localize(word) for word in (*rendered.command, *trial.arguments)],
+            environment_of({name: localize(value) for name, value in rendered.env.items()}, self._defaults(trial)),
             folder,
             folder / LOG_FILE,
             folder,
@@ -169,6 +171,15 @@ class Runner:
 
     # -- one trial ----------------------------------------------------------------------------------------------------
 
+    def _localize(self, folder: Path) -> Callable[[str], str]:
+        """Rewrites the File collector's path, which is the pod's, to the one within the trial's folder."""
+        path = self._experiment.collector.path
+        if self._experiment.collector.kind != "File":
+            return lambda text: text
+        whole = re.compile(rf"(?<![\w./-]){re.escape(path)}(?![\w/-]|\.\w)")
+        local = str(_local_path(folder, path))
+        return lambda text: whole.sub(lambda _match: local, text)
+
     def _defaults(self, trial: TrialRecord) -> dict[str, str]:
         threads = self._settings.threads or max(1, (os.cpu_count() or 1) // self._experiment.parallel_trial_count)
         return {
@@ -211,7 +222,7 @@ class Runner:
             running.follower = None  # told when the trial has ended
             return False
         rule = running.watch.rule
-        return any([running.watch.add(report.value) for report in reports if report.metric == rule.metric])
+        return any(running.watch.add(report.value) for report in reports if report.metric == rule.metric)
 
     def _finish(self, trial: TrialRecord, source: MetricsSource, code: int) -> None:
         try:
@@ -269,6 +280,11 @@ class Runner:
         with contextlib.suppress(OSError):  # an adopted trial may have ended long before it was looked at
             end = (self.trial_folder(trial.name) / EXIT_CODE_FILE).stat().st_mtime
         return max(0.0, end - begun)
+
+
+def _local_path(folder: Path, path: str) -> Path:
+    """A pod's absolute path within the trial's folder: ``/var/log/m.json`` -> ``<folder>/var/log/m.json``."""
+    return folder / path.lstrip("/")
 
 
 def last_line(log: Path) -> str:
