@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import grpc
+import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rankwise.errors import Problem
@@ -16,6 +17,8 @@ from rankwise.space import Goal, Objective, ParameterText, SearchSpace
 from rankwise.strategies.base import Suggestions, SuggestRequest
 from rankwise.strategies.options import Option, OptionTable
 from rankwise.suggest.convert import experiment_message
+from rankwise.suggest.server import SuggestionServer
+from rankwise.suggest.service import ServiceOptions, SuggestionService
 
 Status = api_pb2.TrialStatus
 
@@ -201,3 +204,41 @@ def health(address: str, name: str) -> str:
 def without_deadline(request: SuggestRequest) -> SuggestRequest:
     """For comparing requests: a deadline is never the same."""
     return replace(request, deadline=None)  # type: ignore[arg-type]
+
+
+class Running:
+    """A server with fakes."""
+
+    def __init__(self, *strategies: FakeStrategy, options: ServiceOptions | None = None, **more: object) -> None:
+        self.fake = strategies[0] if strategies else FakeStrategy()
+        self.fallback = FakeStrategy("sobol")
+        known = {one.name: one for one in (self.fallback, *(strategies or (self.fake,)))}
+        self.service = SuggestionService(known, options)
+        self.server = SuggestionServer(self.service, "127.0.0.1:0", **more)  # type: ignore[arg-type]
+        assert self.server.wait_ready(30)
+        self.address = self.server.address
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.stop(grace=10)
+
+
+def refused(address: str, message: api_pb2.Experiment) -> str:
+    """The sentence with which an Experiment is refused."""
+    with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT") as caught:
+        validate(address, message)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+    return str(caught.value.details())  # type: ignore[attr-defined]
+
+
+def request_with(
+    trials: list[api_pb2.Trial], count: int = 1, total: int | None = None, message: api_pb2.Experiment | None = None
+) -> api_pb2.GetSuggestionsRequest:
+    return api_pb2.GetSuggestionsRequest(
+        experiment=message or experiment(),
+        trials=trials,
+        current_request_number=count,
+        total_request_number=len(trials) + count if total is None else total,
+    )
