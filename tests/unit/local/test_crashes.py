@@ -180,7 +180,7 @@ def test_a_killed_trial_is_started_again_with_its_assignments(tmp_path: Path, en
     assert rows(folder, "SELECT condition, attempts FROM trials") == [("Succeeded", 2)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c(tmp_path: Path, endpoint: str, number: signal.Signals) -> None:
     body = f"""
 def save(*_):
@@ -255,8 +255,8 @@ def test_two_engines_at_once(tmp_path: Path, endpoint: str) -> None:
 
 def test_a_disk_that_becomes_full(tmp_path: Path, endpoint: str) -> None:
     """No file may grow beyond 250 kB: the journal's log meets that first. Room again, and the run goes on."""
-    body = "for _ in range(300): print('loss=1')\nprint('loss=2')"
-    file = experiment(tmp_path, body, maxTrialCount=12)
+    body = "for _ in range(700): print('loss=1')\nprint('loss=2')"
+    file = experiment(tmp_path, body, maxTrialCount=7)
     folder = tmp_path / "run"
     limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, 250_000)); "
     prefix = (sys.executable, "-c", limit + "os.execv(sys.argv[1], sys.argv[1:])")
@@ -270,7 +270,7 @@ def test_a_disk_that_becomes_full(tmp_path: Path, endpoint: str) -> None:
     code, _, err = finish(engine(file, folder, endpoint))
     assert (code, err) == (0, "")
     assert search_rows(folder)[: len(before)] == before
-    assert status(folder)["trialsSucceeded"] == 12
+    assert status(folder)["trialsSucceeded"] == 7
 
 
 def test_exit_codes_and_plain_lines(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:

@@ -15,7 +15,8 @@ import yaml
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.local.engine import EngineOptions, RunResult, run
 from rankwise.local.interruption import Interrupted, Interruption
-from rankwise.local.records import Condition
+from rankwise.local.journal import Journal
+from rankwise.local.records import Comparison, Condition, Kind, ProcessId, StopRule, TrialRecord
 from rankwise.retry import Backoff
 from rankwise.settings import Settings
 from rankwise.space.trial import TrialState
@@ -531,3 +532,25 @@ def test_a_final_run_that_failed_is_tried_again(tmp_path: Path, endpoint: str) -
     assert names(again.finals) == ["tiny-final-best"]
     assert again.failed_finals == ()
     assert len(rows(tmp_path / "run", "SELECT * FROM trials")) == 2
+
+
+def test_a_trial_that_was_being_stopped_early_when_the_engine_died(
+    tmp_path: Path, service: FakeSuggestions, endpoint: str
+) -> None:
+    """The reason was written down before the process was told: it is neither failed nor run again."""
+    file = experiment(tmp_path, maxTrialCount=2)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Journal(folder / "journal.sqlite") as journal:
+        journal.open_run("tiny", yaml.safe_load(file.read_text())["spec"])
+        rule = StopRule("loss", 1.0, Comparison.GREATER, 2)
+        journal.add_trials([TrialRecord("stopped", Kind.SEARCH, 0, {"x": "1", "kind": "a"}, rule=rule)])
+        journal.started("stopped", ProcessId(2**22 + 1, "an earlier boot"))
+        journal.stopping("stopped")
+    (folder / "trials" / "stopped").mkdir(parents=True)
+    (folder / "trials" / "stopped" / "output.log").write_text("loss=7\nloss=6\n")
+    result = go(file, folder, endpoint)
+    assert [trial.condition for trial in result.trials] == [Condition.EARLY_STOPPED, Condition.SUCCEEDED]
+    assert result.trials[0].value("loss", "min") == 6.0
+    assert "greater than the median 1" in result.trials[0].reason
+    assert result.trials[0].attempts == 1
