@@ -19,7 +19,6 @@ from rankwise.logs import FORMATS, LEVELS, configure_logging
 from rankwise.settings import Settings
 
 if TYPE_CHECKING:
-    # At run time these are imported where they are needed: they load torch, for which `--help` need not wait.
     from rankwise.strategies.base import Strategy
     from rankwise.suggest.server import SuggestionServer
 
@@ -60,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="namespace of the Experiments; it goes into the names of their trials, since Katib's metrics database "
         f"knows no namespaces (default: {NAMESPACE_VARIABLE}, else the pod's own; where there is none, the "
         "controller names the trials)",
+    )
+    add(
+        "--embedder",
+        metavar="REFERENCE",
+        help="language model to load before the service calls itself ready, so that the first call need not wait for "
+        "it; an Experiment may name another; empty for none (default: that of language-bo)",
     )
     add("--log-format", choices=FORMATS, default="text", help="lines for a person or for a log store (%(default)s)")
     add("--log-level", choices=LEVELS, default="info", help="least level of a line (%(default)s)")
@@ -109,7 +114,10 @@ def stop_on_signals() -> threading.Event:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    # Here, not above: these load torch.
+    # Here, not above: `--help` need not wait for torch.
+    import torch
+
+    from rankwise.strategies.language_bo import DEFAULT_EMBEDDER
     from rankwise.suggest.server import serve
     from rankwise.suggest.service import ServiceOptions
     from rankwise.suggest.wiring import wire
@@ -126,8 +134,16 @@ def _serve(arguments: argparse.Namespace) -> int:
     configure_logging(arguments.log_format, arguments.log_level)
     if namespace is None:
         log.info("no namespace is known: the controller names the trials")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    embedder = DEFAULT_EMBEDDER if arguments.embedder is None else arguments.embedder
+
+    def warm_up() -> None:
+        if embedder:
+            wiring.encoders.probe(embedder, "auto")
+
     stop = stop_on_signals()
-    server = serve(arguments.address, wiring.strategies, options, threads=arguments.threads, warm_up=wiring.warm_up)
+    server = serve(arguments.address, wiring.strategies, options, threads=arguments.threads, warm_up=warm_up)
     log.info("listening", extra={"address": server.address, "algorithms": ", ".join(sorted(wiring.strategies))})
     idle = run_until_stopped(server, stop, arguments.grace)
     logging.shutdown()

@@ -1,0 +1,142 @@
+"""The strategies with everything they need, as the service and the local engine run them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.language.cached import CachedEncoder
+from rankwise.language.encoder import Pooling, load_encoder
+from rankwise.language.text_encoder import TextEncoder
+from rankwise.settings import Settings
+from rankwise.space.search_space import SearchSpace
+from rankwise.space.trial import Objective
+from rankwise.strategies.base import SETTINGS_PATH, Strategy, Suggestions, SuggestRequest
+from rankwise.strategies.options import OptionTable
+from rankwise.strategies.registry import Resources, strategies
+
+log = logging.getLogger(__name__)
+
+EMBEDDER, POOLING, SURROGATE = "embedder", "pooling", "surrogate"
+"""Options that name a strategy's language model, and the one that may do without (``numeric``)."""
+_PROBE = "rank 8"
+
+
+class Encoders:
+    """Language models by reference and pooling; each is loaded once and kept. Safe to be called by many threads.
+
+    Args:
+        settings: where vectors are cached.
+        load: makes an encoder (tests pass their own).
+    """
+
+    def __init__(self, settings: Settings, load: Callable[[str, str], TextEncoder] | None = None) -> None:
+        self._settings = settings
+        self._load = load or self._load_model
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], tuple[TextEncoder, CachedEncoder]] = {}
+
+    def __call__(self, reference: str, pooling: str) -> TextEncoder:
+        """The encoder, behind its cache of vectors.
+
+        Raises:
+            InvalidInput: the reference names nothing usable.
+            SurroundingsError: the model cannot be had.
+        """
+        return self._both(reference, pooling)[1]
+
+    def probe(self, reference: str, pooling: str) -> None:
+        """Compute one vector, past the cache: afterwards the weights are in memory and known to work.
+
+        Raises:
+            InvalidInput: the reference names nothing usable.
+            SurroundingsError: the model cannot be had.
+        """
+        self._both(reference, pooling)[0].encode([_PROBE])
+
+    def _both(self, reference: str, pooling: str) -> tuple[TextEncoder, CachedEncoder]:
+        with self._lock:
+            if (reference, pooling) not in self._known:
+                encoder = self._load(reference, pooling)
+                self._known[reference, pooling] = (encoder, CachedEncoder(encoder, self._settings.cache))
+            return self._known[reference, pooling]
+
+    def _load_model(self, reference: str, pooling: str) -> TextEncoder:
+        return load_encoder(reference, pooling=cast("Pooling", pooling), cache=self._settings.cache)
+
+
+class EncoderChecked:
+    """A strategy whose ``validate`` also loads its language model.
+
+    In a search a model that cannot be loaded is replaced by the numbers, so that the search goes on. Before the
+    search that would hide a misspelt name or a missing package from the user.
+
+    Args:
+        strategy: one that has the options :data:`EMBEDDER` and :data:`POOLING`.
+        encoders: where its models come from.
+    """
+
+    def __init__(self, strategy: Strategy, encoders: Encoders) -> None:
+        self._strategy = strategy
+        self._encoders = encoders
+
+    @property
+    def name(self) -> str:
+        return self._strategy.name
+
+    @property
+    def options(self) -> OptionTable:
+        return self._strategy.options
+
+    def validate(self, space: SearchSpace, objective: Objective, settings: Mapping[str, str]) -> list[Problem]:
+        """The strategy's own findings; when there are none, whether its model can be loaded."""
+        if problems := self._strategy.validate(space, objective, settings):
+            return problems
+        options = self.options.parse(settings, SETTINGS_PATH)
+        if options.get(SURROGATE) == "numeric":
+            return []
+        reference = options.text(EMBEDDER)
+        try:
+            self._encoders.probe(reference, options.text(POOLING))
+        except InvalidInput as error:
+            allowed = "; ".join(problem.allowed for problem in error.problems)
+        except SurroundingsError as error:
+            allowed = f"a language model that can be loaded here ({error})"
+        else:
+            return []
+        log.error("the language model %s cannot be loaded: %s", reference, allowed)
+        return [Problem(f"{SETTINGS_PATH}.{EMBEDDER}", reference, allowed)]
+
+    def suggest(self, request: SuggestRequest) -> Suggestions:
+        """The strategy's own answer."""
+        return self._strategy.suggest(request)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a server needs.
+
+    Attributes:
+        strategies: by algorithm name.
+        encoders: the language models they share.
+    """
+
+    strategies: Mapping[str, Strategy]
+    encoders: Encoders
+
+
+def wire(settings: Settings) -> Wiring:
+    """Put the strategies together. Nothing is loaded before it is needed."""
+    encoders = Encoders(settings)
+    known = strategies(Resources(settings, encoders))
+    checked = {
+        name: EncoderChecked(strategy, encoders)
+        if EMBEDDER in {option.name for option in strategy.options}
+        else strategy
+        for name, strategy in known.items()
+    }
+    return Wiring(checked, encoders)
