@@ -353,24 +353,12 @@ def _resolve_hub(reference: str, endpoint: str | None = None, backoff: Backoff |
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
     name, _, revision = reference.partition("@")
-
-    def is_temporary(error: Exception) -> bool:
-        cause: BaseException | None = error
-        while cause is not None:
-            if type(cause).__name__ == "OfflineModeIsEnabled":
-                return False
-            if isinstance(cause, HfHubHTTPError):
-                status = cause.response.status_code
-                return status in (408, 429) or status >= 500
-            cause = cause.__cause__
-        return isinstance(error, OSError | httpx2.HTTPError)
 
     def download() -> str:
         return str(
@@ -385,7 +373,7 @@ def _resolve_hub(reference: str, endpoint: str | None = None, backoff: Backoff |
         )
 
     try:
-        folder = Path(call(download, is_temporary=is_temporary, backoff=backoff or Backoff()))
+        folder = Path(call(download, is_temporary=_is_temporary, backoff=backoff or Backoff()))
     except GatedRepoError as error:
         raise _invalid(reference, "a model that you may read: accept its terms on the hub and set HF_TOKEN") from error
     except RevisionNotFoundError as error:
@@ -395,9 +383,33 @@ def _resolve_hub(reference: str, endpoint: str | None = None, backoff: Backoff |
             reference, "an existing folder, or a model of the hub (set HF_TOKEN if it is a private one)"
         ) from error
     except (OSError, httpx2.HTTPError) as error:
+        if _http_status(error) in (401, 403):
+            raise _invalid(reference, "a model that you may read: set HF_TOKEN to a token that may") from error
         raise SurroundingsError(
             f"could not get the model {name} from the hub ({type(error).__name__}); check the network or download it "
             f"where there is one and pass its folder; {' or '.join(_package_names())} need no hub"
         ) from error
     _check_folder(reference, folder)
     return ResolvedModel(reference, str(folder), folder.name, local=True)
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    """HTTP status of the answer at the bottom of an error: the library wraps it when a cache is empty as well."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    while error is not None:
+        if isinstance(error, HfHubHTTPError):
+            return int(error.response.status_code)
+        error = error.__cause__
+    return None
+
+
+def _is_temporary(error: Exception) -> bool:
+    import httpx2
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if (status := _http_status(error)) is not None:
+        return status in (408, 429) or status >= 500
+    if isinstance(error.__cause__ or error, OfflineModeIsEnabled):
+        return False
+    return isinstance(error, OSError | httpx2.HTTPError)
