@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     )
     add_arguments(parser)
     arguments = parser.parse_args(list(argv))
+    # What our service logs for a cluster's operators is shown here by the events themselves (refusals, fallbacks).
+    logging.getLogger("rankwise").addHandler(logging.NullHandler())
     output = choose_output(sys.stdout, quiet=arguments.quiet)
     try:
         result = run(arguments.file, arguments.folder, endpoint=arguments.suggestion_endpoint, output=output)

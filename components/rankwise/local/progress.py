@@ -93,7 +93,13 @@ def configuration_text(assignments: Mapping[str, str]) -> str:
 def started_text(trial: TrialRecord, snapshot: Snapshot) -> str:
     """The line of a trial's start."""
     again = " again" if trial.attempts else ""
-    return f"{_label(trial, snapshot)} started{again}: {trial.name} {configuration_text(trial.assignments)}"
+    fallback = next((f" (a fallback's choice: {trial.labels[key]})" for key in trial.labels if _is_fallback(key)), "")
+    return f"{_label(trial, snapshot)} started{again}: {trial.name} {configuration_text(trial.assignments)}{fallback}"
+
+
+def _is_fallback(label: str) -> bool:
+    """Whether a reply's label says that the strategy itself could not answer."""
+    return label.endswith("/fallback")
 
 
 def finished_text(trial: TrialRecord, value: float | None, snapshot: Snapshot) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rankwise.local.progress import LiveOutput, PlainOutput, Snapshot, choose_output, duration_text, seconds_left
@@ -54,6 +55,7 @@ def test_plain_lines() -> None:
     output = PlainOutput(stream)
     output.started(RUNNING, SNAPSHOT)
     output.tick(SNAPSHOT)
+    output.started(replace(RUNNING, labels={"rankwise.dev/fallback": "deadline"}, attempts=1), SNAPSHOT)
     output.finished(ENDED, 0.5, SNAPSHOT)
     failed = TrialRecord(
         "t-3", Kind.SEARCH, 2, {}, condition=Condition.FAILED, reason="exit code 1: \x1b[31mred\x1b[0m"
@@ -64,6 +66,7 @@ def test_plain_lines() -> None:
     output.close()
     assert stream.getvalue().splitlines() == [
         "trial 2/10 started: t-2 rank=8 lr=3e-4",
+        "trial 2/10 started again: t-2 rank=8 lr=3e-4 (a fallback's choice: deadline)",
         "trial 2/10 succeeded in 61 s, loss=0.5: t-2; best loss=0.25 (t-1); about 10 min left",
         "trial 3/10 failed: t-3 (exit code 1:  [31mred [0m); best loss=0.25 (t-1); about 10 min left",
         "final run succeeded in 3 s, loss=0.5: e-final-best",
