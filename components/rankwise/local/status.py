@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rankwise.errors import SurroundingsError
+from rankwise.local.document import dump
 from rankwise.local.experiment import Experiment
 from rankwise.local.journal import ExperimentCondition
 from rankwise.local.records import Condition, TrialRecord, utc_now
@@ -150,7 +149,7 @@ def write_experiment(path: Path, document: Mapping[str, Any], state: Mapping[str
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8") as file:
-            yaml.safe_dump({**document, "status": dict(state)}, file, sort_keys=False, allow_unicode=True, width=120)
+            file.write(dump({**document, "status": dict(state)}))
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -334,3 +334,45 @@ def test_nearly_equal_values_keep_bins_of_their_own() -> None:
     for distribution in ("normal", "logUniform", "logNormal"):
         parameter = made(ParameterText("x", "discrete", list=values, distribution=distribution))
         assert [parameter.to_text(parameter.to_unit(value)) for value in values] == list(values)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "logUniform", "normal", "logNormal"])
+@pytest.mark.parametrize(("low", "high"), [("1e-5", "0.1"), ("0.5", "0.9"), ("1", "1000000")])
+def test_decoded_doubles_are_short_and_fixed_points(low: str, high: str, distribution: str) -> None:
+    """Also in the tails, where rounding errors of the way there and back are largest."""
+    parameter = made(ParameterText("x", "double", low, high, distribution=distribution))
+    tails = np.geomspace(1e-12, 0.4, 500)
+    for unit in np.concatenate([tails, 1 - tails]):
+        value = parameter.to_text(float(unit))
+        assert parameter.to_text(parameter.to_unit(value)) == value
+        # Rounded to 1e-11 of the range (or of log(high / low), which is at least 0.58 here) or finer by one digit:
+        # never the 16 or 17 digits of an unrounded double.
+        assert len(value.split("e")[0].replace(".", "").strip("0")) <= 13
+
+
+def test_an_edge_belongs_to_the_upper_bin() -> None:
+    for text in (
+        ParameterText("x", "categorical", list=("a", "b")),
+        ParameterText("x", "int", "0", str(2 * TABLE_LIMIT - 1)),
+    ):
+        parameter = made(text)
+        upper = "b" if text.list else str(TABLE_LIMIT)
+        assert parameter.to_text(0.5) == upper
+        assert parameter.to_text(math.nextafter(0.5, 0)) != upper
+
+
+def test_a_value_just_beyond_the_bounds_is_not_forgiven_as_rounding() -> None:
+    parameter = made(ParameterText("x", "double", "0", "100", "100"))
+    assert parameter.contains("0")
+    assert not parameter.contains("-0.0000001")
+    assert not parameter.contains("100.0000001")
+
+
+def test_zero_has_no_sign() -> None:
+    for text in (
+        ParameterText("x", "double", "-1", "-0.0"),
+        ParameterText("x", "double", "-1", "-0.0", "0.5"),
+        ParameterText("x", "double", "-0.0", "0"),
+    ):
+        assert made(text).to_text(1.0) == "0.0"
+        assert repr(made(text).canonical("-0.0")) == "0.0"

@@ -7,9 +7,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.spaces import untimed
-
 from rankwise.space import Goal, Objective, Trial, TrialState, parse_finite
+from support.spaces import untimed
 
 
 def test_better_follows_the_goal() -> None:
