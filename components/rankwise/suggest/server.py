@@ -123,7 +123,7 @@ class SuggestionServer:
             grace: seconds for the running calls; after them they are cut off.
 
         Returns:
-            Whether every call ended and no strategy is computing any more.
+            Whether every call ended and neither a strategy nor the warm-up is computing any more.
         """
         self._service.refuse()
         self._health.enter_graceful_shutdown()
@@ -131,7 +131,7 @@ class SuggestionServer:
         # What is still being answered now are health checks and validations, and calls that had their grace.
         self._server.stop(0.5 if ended else 0.0).wait()
         self._service.close()
-        return ended and not self._service.busy
+        return ended and not self._service.busy and self._ready.is_set()
 
 
 def serve(

@@ -129,9 +129,14 @@ class Wiring:
     encoders: Encoders
 
 
-def wire(settings: Settings) -> Wiring:
-    """Put the strategies together. Nothing is loaded before it is needed."""
-    encoders = Encoders(settings)
+def wire(settings: Settings, load: Callable[[str, str], TextEncoder] | None = None) -> Wiring:
+    """Put the strategies together. Nothing is loaded before it is needed.
+
+    Args:
+        settings: where caches lie.
+        load: see :class:`Encoders`.
+    """
+    encoders = Encoders(settings, load)
     known = strategies(Resources(settings, encoders))
     checked = {
         name: EncoderChecked(strategy, encoders)

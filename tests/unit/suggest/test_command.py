@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.katib import call, experiment
 
 from rankwise.katib_api import api_pb2
+from rankwise.settings import Settings
 from rankwise.suggest import command
+from rankwise.suggest.wiring import wire
+from support.katib import call, experiment
 
 
 @pytest.mark.parametrize(
@@ -55,6 +59,63 @@ def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit, match="2"):
         command.main(arguments)
     assert arguments[0] in capsys.readouterr().err
+
+
+def test_describe_prints_the_options_of_every_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
+    known = wire(Settings(cache=Path("unused"))).strategies
+    for argument in ("--describe", "--help-options"):
+        assert command.main([argument]) == 0
+        text = capsys.readouterr().out
+        for name, strategy in known.items():
+            assert f"## {name}\n" in text
+            for option in strategy.options:
+                assert f"| `{option.name}` | {option.allowed} |" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--deadline", "60"], {}, "--deadline: got '60.0'; allowed: seconds greater than 0 and less than 60"),
+        (["--deadline", "nan"], {}, "--deadline: got 'nan'"),
+        (["--fits", "0"], {}, "--fits: got '0'; allowed: a whole number of at least 1"),
+        (["--grace", "-1"], {}, "--grace: got '-1.0'; allowed: seconds of at least 0"),
+        (["--grace", "inf"], {}, "--grace: got 'inf'"),
+        ([], {"RANKWISE_THREADS": "two"}, "RANKWISE_THREADS: got 'two'"),
+    ],
+)
+def test_wrong_values_end_with_2_and_a_sentence(
+    arguments: list[str],
+    environment: dict[str, str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert command.main(arguments) == 2
+    assert f"rankwise serve-suggestions: {message}" in capsys.readouterr().err
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave this process's log and signals alone."""
+    monkeypatch.setattr(command, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(command, "stop_on_signals", threading.Event)
+
+
+@pytest.mark.usefixtures("quiet")
+def test_an_address_of_another_form_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--address", "6789"]) == 2
+    assert "--address: got '6789'; allowed: host:port" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_port_that_is_taken_ends_with_3(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert command.main(["--address", f"127.0.0.1:{taken.getsockname()[1]}", "--embedder", ""]) == 3
+    assert "is the port taken?" in capsys.readouterr().err
 
 
 FAKE_PROGRAM = """
