@@ -133,7 +133,7 @@ def run(
     with ExitStack() as stack:
         stack.callback(output.close)
         stack.enter_context(listening(interruption))
-        service = _Service(stack, experiment, endpoint, settings, interruption, options or EngineOptions())
+        service = _Service(stack, experiment, endpoint, settings, interruption, options or EngineOptions(), output)
         if not (folder / JOURNAL_FILE).exists():
             # Wrong settings are refused before anything is made.
             service.client()
@@ -155,6 +155,7 @@ class _Service:
         settings: Settings | None,
         interruption: Interruption,
         options: EngineOptions,
+        output: Output,
     ) -> None:
         self._stack = stack
         self._experiment = experiment
@@ -162,10 +163,13 @@ class _Service:
         self.settings = settings or Settings.from_environment()
         self._interruption = interruption
         self.options = options
+        self._output = output
         self._client: SuggestionClient | None = None
 
     def client(self) -> SuggestionClient:
         if self._client is None:
+            if self._endpoint is None:
+                self._output.message("starting the suggestion service")  # torch takes seconds to load
             endpoint = self._endpoint or self._stack.enter_context(embedded_service(self.settings))
             client = SuggestionClient(
                 endpoint, self._experiment, self._interruption, self.options.backoff, self.options.deadline

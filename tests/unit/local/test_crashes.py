@@ -321,3 +321,20 @@ def test_a_run_ends_with_its_report(tmp_path: Path, endpoint: str) -> None:
     assert "best found" in done.stdout
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     assert (tmp_path / "run" / "report.json").exists()
+
+
+@pytest.mark.slow
+def test_a_run_with_its_own_service(tmp_path: Path) -> None:
+    """Slow: torch is loaded in the engine. A wrong algorithm is refused before anything is made."""
+    file = experiment(tmp_path, maxTrialCount=2)
+    done = subprocess.run(
+        engine_command(file, tmp_path / "run"), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert status(tmp_path / "run")["trialsSucceeded"] == 2
+    file = experiment(tmp_path / "b", algorithm={"algorithmName": "nope"})
+    command = engine_command(file, tmp_path / "b" / "run")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rankwise run: spec.algorithm.algorithmName: got 'nope'; allowed: ")
+    assert not (tmp_path / "b" / "run").exists()
