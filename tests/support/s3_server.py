@@ -55,6 +55,12 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
         }
 
+    @property
+    def reader_environment(self) -> dict[str, str]:
+        """The same with credentials that may read and list, no more."""
+        reader = {"AWS_ACCESS_KEY_ID": self.reader_access_key, "AWS_SECRET_ACCESS_KEY": self.reader_secret_key}
+        return self.environment | reader
+
     def start(self) -> None:
         """Start the server and wait until it answers and takes a write."""
         s3, master, volume, filer, *grpc = self._ports
