@@ -81,6 +81,7 @@ class VectorCache:
         self._file_id: bytes | None = None
         self._rows: dict[bytes, int] = {}  # key -> number of its record, of the file with that id
         self._scanned = 0  # records whose keys are in _rows
+        self._last = b""  # checksum and key of the last of them
 
     def __len__(self) -> int:
         """Number of different texts in the file, as far as it can be read."""
@@ -137,12 +138,13 @@ class VectorCache:
         self._file_id = None
         self._rows.clear()
         self._scanned = 0
+        self._last = b""
 
     def _refresh(self, descriptor: int) -> bool:
         """Bring the index up to date with the file; False, and an empty index, when its header is not ours."""
         file_id = self._read_header(descriptor)
         whole = self._whole_records(descriptor)
-        if file_id is None or file_id != self._file_id or whole < self._scanned:
+        if file_id is None or file_id != self._file_id or whole < self._scanned or self._is_cut(descriptor):
             self._forget()
         if file_id is None:
             return False
@@ -158,7 +160,15 @@ class VectorCache:
             for i in range(count):
                 self._rows[keys[i * _KEY_BYTES : (i + 1) * _KEY_BYTES]] = self._scanned + i
             self._scanned += count
+            start = (count - 1) * size
+            self._last = data[start : start + _CRC_BYTES + _KEY_BYTES]
         return True
+
+    def _is_cut(self, descriptor: int) -> bool:
+        """Whether the file was cut from outside below what we know of it, and has grown again since."""
+        if not self._scanned:
+            return False
+        return os.pread(descriptor, len(self._last), self._offset(self._scanned - 1)) != self._last
 
     def _read_header(self, descriptor: int) -> bytes | None:
         """The file's id; None when the header is torn, wrong or of another encoder."""
@@ -279,7 +289,10 @@ class VectorCache:
                 raise FileNotFoundError(self.path)
             if not self._refresh(descriptor):
                 self._start_anew(descriptor)
-            new = {key: i for i, key in enumerate(keys) if key not in self._rows}
+            new: dict[bytes, int] = {}
+            for i, key in enumerate(keys):
+                if key not in self._rows:
+                    new.setdefault(key, i)
             records = np.zeros(len(new), dtype=self._record)
             records["key"] = np.frombuffer(b"".join(new), dtype=f"V{_KEY_BYTES}")
             records["vector"] = vectors[list(new.values())]

@@ -130,7 +130,7 @@ GUIDES: tuple[Guide, ...] = (
     ),
     Guide(
         kind="micro_batch_size",
-        aliases=("micro_batch", "micro_batch_size", "microbatch_size"),
+        aliases=("micro_batch", "micro_batch_size"),
         sentence="{name} is the number of examples computed at once; it decides memory and speed and leaves the "
         "update as it is.",
         phrase="micro batch {value}",

@@ -96,9 +96,11 @@ class FrozenModel:
     def __init__(self, model: Any) -> None:
         self._model = model.eval().requires_grad_(False)
         self._device = next(model.parameters()).device
-        self._knows_cache = "use_cache" in inspect.signature(model.forward).parameters
+        names = inspect.signature(model.forward).parameters
+        self._knows_cache = "use_cache" in names
         self._prefixes: dict[tuple[int, ...], _Prefix] = {}
-        self._reuses: bool | None = None  # whether prefixes can be reused; measured when it first matters
+        # Whether prefixes can be reused; measured when it first matters. Recurrent models take no keys and values.
+        self._reuses: bool | None = None if {"use_cache", "past_key_values"} <= names.keys() else False
 
     def pooled(
         self,
