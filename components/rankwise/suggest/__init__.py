@@ -5,6 +5,7 @@
 ``naming``       names and labels of trials
 ``service``      the two calls of the API, over any :class:`rankwise.strategies.base.Strategy`
 ``server``       sockets, threads, health, draining
+``wiring``       the strategies with their language models
 ``command``      ``rankwise serve-suggestions``
 
 Nothing is imported here, so that the command line can read the arguments without loading torch.
