@@ -50,7 +50,7 @@ def parse_parameters(
     if not texts:
         problems.append(Problem(path, "", "at least one parameter"))
     if len(texts) > MAX_PARAMETERS:
-        problems.append(Problem(path, f"{len(texts)} parameters", f"at most {MAX_PARAMETERS}"))
+        return (), [Problem(path, f"{len(texts)} parameters", f"at most {MAX_PARAMETERS}")]
     count = Counter(text.name for text in texts)
     seen: set[str] = set()
     parameters: list[Parameter] = []

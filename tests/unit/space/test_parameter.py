@@ -376,3 +376,5 @@ def test_zero_has_no_sign() -> None:
     ):
         assert made(text).to_text(1.0) == "0.0"
         assert repr(made(text).canonical("-0.0")) == "0.0"
+    # Just below zero, and rounded to it.
+    assert made(ParameterText("x", "double", "-1", "1")).to_text(0.5 - 1e-13) == "0.0"
