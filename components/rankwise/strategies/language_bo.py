@@ -107,6 +107,40 @@ OPTIONS = OptionTable(
 
 
 @dataclass(frozen=True)
+class EmbeddingPlan:
+    """What a search will embed, so that it can be done ahead of time.
+
+    Attributes:
+        embedder, pooling, prompt: options of the same names.
+        points: the configurations that every request scores; steps around the best ones come later.
+    """
+
+    embedder: str
+    pooling: str
+    prompt: str
+    points: Candidates
+
+
+def embedding_plan(request: SuggestRequest) -> EmbeddingPlan:
+    """The plan of a search that has not begun.
+
+    Raises:
+        InvalidInput: the settings are wrong.
+    """
+    options = OPTIONS.parse(request.settings)
+    candidates = candidate_set(
+        request.space,
+        options.integer("candidates"),
+        options.integer("samples"),
+        np.empty((0, request.space.dimension)),
+        seed_of(request, options, "candidates"),
+    )
+    return EmbeddingPlan(
+        options.text("embedder"), options.text("pooling"), options.text("prompt"), candidates.points
+    )
+
+
+@dataclass(frozen=True)
 class _Picks:
     """What a part of the search chose."""
 
