@@ -5,7 +5,21 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
+
+from rankwise.errors import InvalidInput
 from rankwise.local.document import dump
+from rankwise.local.experiment import parse_experiment
+
+# Paths in messages, and with slashes in `changed`.
+TEMPLATE = "spec.trialTemplate"
+CONTAINERS = f"{TEMPLATE}.trialSpec.spec.template.spec.containers"
+C = "spec/trialTemplate/trialSpec/spec/template/spec/containers"
+DEFAULTS = "metadata.annotations.rankwise.dev/default-configuration"
+FINALS = "metadata.annotations.rankwise.dev/final-arguments"
+COLLECTOR = "spec.metricsCollectorSpec"
+P = "spec/parameters"
+T = "spec/trialTemplate"
 
 DOCUMENT: dict[str, Any] = {
     "apiVersion": "kubeflow.org/v1beta1",
@@ -129,3 +143,18 @@ def changed(*changes: tuple[str, Any]) -> str:
         else:
             target[int(last) if isinstance(target, list) else last] = value
     return text_of(experiment)
+
+
+def problems(text: str) -> list[tuple[str, str]]:
+    """(path, value) of every problem."""
+    with pytest.raises(InvalidInput, match="allowed: ") as caught:
+        parse_experiment(text)
+    return [(problem.path, problem.value) for problem in caught.value.problems]
+
+
+def sentence(text: str) -> str:
+    """The only problem."""
+    with pytest.raises(InvalidInput, match="allowed: ") as caught:
+        parse_experiment(text)
+    (problem,) = caught.value.problems
+    return str(problem)

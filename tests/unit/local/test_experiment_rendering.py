@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from rankwise.errors import InvalidInput
 from rankwise.local.experiment import parse_experiment, render_trial
 from rankwise.local.trial_template import expand_variables
