@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from hypothesis import settings
 from hypothesis import strategies as st
+
 from rankwise.space import ParameterText, SearchSpace, parse_space
 
 # A loaded machine must not fail a property: no time limit for one example.

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.errors import InvalidInput
 from rankwise.local.document import MAX_BYTES, dump, read_file, read_text
 from support.spaces import untimed

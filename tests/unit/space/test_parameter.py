@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+
 from rankwise.space import Distribution, Parameter, ParameterText, ParameterType, parse_space
 from rankwise.space.axis import TABLE_LIMIT
 from support.spaces import decimal, decimals, lists, parameters, ranges, units, untimed

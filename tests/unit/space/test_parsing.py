@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.errors import InvalidInput
 from rankwise.space import ParameterText, SearchSpace, parse_space
 from rankwise.space.parsing import parse_parameters

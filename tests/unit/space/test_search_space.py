@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from rankwise.space import ParameterText, SearchSpace, parse_space
 from rankwise.space.search_space import ENUMERATION_LIMIT
 from support.spaces import lora_space, lora_texts, spaces, untimed

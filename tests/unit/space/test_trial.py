@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.space import Goal, Objective, Trial, TrialState, parse_finite
 from support.spaces import untimed
 
