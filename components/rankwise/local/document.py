@@ -50,7 +50,7 @@ for _tag, _pattern in (
     ),
     (_MERGE, r"<<"),
 ):
-    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), None)  # type: ignore[no-untyped-call]
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^(?:{_pattern})$"), None)
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], list[Problem]]:

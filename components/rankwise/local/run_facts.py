@@ -6,9 +6,11 @@ A trial's command need not be ours; without a manifest its facts are those that 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import rankwise
 from rankwise.artifacts.manifest import Manifest, trial_key
@@ -27,6 +29,7 @@ from rankwise.report.facts import (
     Example,
     FinalRun,
     Finals,
+    LeadBaseline,
     MetricReport,
     ModelFacts,
     ParameterFacts,
@@ -35,6 +38,9 @@ from rankwise.report.facts import (
 )
 from rankwise.space.parameter import Parameter
 from rankwise.space.trial import TrialState, parse_finite
+from rankwise.train.replay import LEAD, LEAD_WORDS, TEST
+
+T = TypeVar("T")
 
 _STATES = {
     Condition.CREATED: TrialState.PENDING,
@@ -85,7 +91,8 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store) -> Sear
         manifest, _ = read_manifest(store, experiment.name, record.name)
         manifests += [] if manifest is None else [manifest]
         if record.condition is Condition.SUCCEEDED:
-            finals[record.name] = _final(record, manifest)
+            finals[record.name] = _final(record, manifest, store)
+    default, best = (finals.get(final_name(experiment, role)) for role in (DEFAULT, BEST))
     conditions = journal.conditions()
     ended = conditions[-1] if conditions and conditions[-1].type in ("Succeeded", "Failed") else None
     return SearchFacts(
@@ -95,9 +102,7 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store) -> Sear
         parameters=tuple(_parameter(parameter) for parameter in experiment.space.parameters),
         trials=tuple(trials),
         default_configuration=experiment.default_configuration,
-        finals=Finals(
-            default=finals.get(final_name(experiment, DEFAULT)), best=finals.get(final_name(experiment, BEST))
-        ),
+        finals=Finals(default=default, best=best, lead=_lead(manifests, store)),
         environment=_environment(manifests),
         started=_time(journal.start_time),
         completed=None if ended is None else _time(ended.time),
@@ -160,18 +165,58 @@ def _history(
     return tuple(MetricReport(row) for row in rows if row)
 
 
-def _final(record: TrialRecord, manifest: Manifest | None) -> FinalRun:
+def _final(record: TrialRecord, manifest: Manifest | None, store: Store) -> FinalRun:
     """A final run; measured on the test split where its manifest has that, else what its output said."""
     if manifest is None or manifest.test_metrics is None:
         metrics = {s.name: v for s in record.summaries if (v := s.value("latest")) is not None}
         return FinalRun(record.assignments, metrics, cost=_cost(manifest))
+    tested = _tested(manifest)
+    values = _per_example(manifest, store)
     return FinalRun(
         assignments=record.assignments,
-        metrics=dict(manifest.test_metrics),
-        standard_errors={name: e for name, e in manifest.standard_errors.items() if name in manifest.test_metrics},
+        metrics=tested,
+        standard_errors=_named(manifest.standard_errors, tested),
+        per_example=_named(values, tested),
         cost=_cost(manifest),
         examples=tuple(Example(e.source, e.target, e.prediction) for e in manifest.examples),
     )
+
+
+def _tested(manifest: Manifest) -> dict[str, float]:
+    """Metrics of the model on the test split, without those of the baseline."""
+    return {name: v for name, v in (manifest.test_metrics or {}).items() if not name.startswith(LEAD)}
+
+
+def _named(values: Mapping[str, T], names: Iterable[str], prefix: str = TEST) -> dict[str, T]:
+    """Those of ``values`` that are known as ``prefix`` and a name."""
+    return {name: values[prefix + name] for name in names if prefix + name in values}
+
+
+def _per_example(manifest: Manifest, store: Store) -> dict[str, tuple[float, ...]]:
+    """The trial's values per example; empty where it kept none that can be read."""
+    key = manifest.artifacts.get("per_example")
+    if key is None:
+        return {}
+    try:
+        return {name: tuple(map(float, values)) for name, values in json.loads(store.get_bytes(key)).items()}
+    except (NotFound, ValueError, TypeError, AttributeError):
+        # Only the pairing of examples is lost; the report compares the means then.
+        return {}
+
+
+def _lead(manifests: Iterable[Manifest], store: Store) -> LeadBaseline | None:
+    """The baseline without training; every final run measures it on the same examples."""
+    for manifest in manifests:
+        tested = manifest.test_metrics or {}
+        names = [name.removeprefix(LEAD) for name in tested if name.startswith(LEAD)]
+        if names:
+            return LeadBaseline(
+                f"first {LEAD_WORDS} words",
+                _named(tested, names, LEAD),
+                _named(manifest.standard_errors, names, TEST + LEAD),
+                _named(_per_example(manifest, store), names, TEST + LEAD),
+            )
+    return None
 
 
 def _cost(manifest: Manifest | None) -> CostFacts:

@@ -166,7 +166,8 @@ def read_collector(spec: Fields, objective: Objective | None) -> Collector:
             collector.problem("kind", kind, "StdOut or File: no other collector runs on one machine")
         elif collector.has("customCollector"):
             collector.problem("customCollector", "", f"nothing: the collector's kind is {kind}")
-    path, form, filters = "", "TEXT", ()
+    path, form = "", "TEXT"
+    filters: tuple[str, ...] = ()
     if fields.has("source"):
         source = fields.below("source", ("fileSystemPath", "filter", "httpGet"))
         if source.has("httpGet"):

@@ -270,7 +270,7 @@ def _read_trial_parameters(
         elif reference:
             _check_reference(item, reference, names, manifest)
         entries.append(TrialParameter(name, reference, item.text("description")))
-    missing = sorted(names - {entry.reference for entry in entries} - {""})
+    missing = sorted(set(names) - {entry.reference for entry in entries} - {""})
     for name in missing:
         fields.problem("trialParameters", name, f"an entry whose reference is the parameter {name!r}")
     if not entries and not missing:

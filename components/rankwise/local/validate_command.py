@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankwise.errors import InvalidInput, Problem
+from rankwise.local.early_stopping import check_early_stopping
 from rankwise.local.experiment import Experiment, load_experiment
 from rankwise.settings import Settings
 
@@ -40,7 +41,10 @@ def check(path: Path) -> tuple[list[Problem], Experiment | None]:
         experiment = load_experiment(path)
     except InvalidInput as error:
         return list(error.problems), None
-    return check_algorithm(experiment), experiment
+    problems = check_algorithm(experiment)
+    if experiment.early_stopping is not None:
+        problems += check_early_stopping(experiment.early_stopping.name, experiment.early_stopping.settings)
+    return problems, experiment
 
 
 def check_algorithm(experiment: Experiment) -> list[Problem]:

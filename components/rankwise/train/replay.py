@@ -8,6 +8,9 @@ from rankwise.artifacts import Manifest
 
 TEST = "test_"
 """What a metric of the test split starts with, in metric lines and in ``standard_errors``."""
+LEAD = "lead_"
+"""What a metric of the baseline starts with: the first :data:`LEAD_WORDS` words of the source as the answer."""
+LEAD_WORDS = 10
 
 
 def final_lines(manifest: Manifest, reported: Sequence[str]) -> list[dict[str, float]]:

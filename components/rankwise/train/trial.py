@@ -28,14 +28,11 @@ from rankwise.train.metrics import Measured
 from rankwise.train.model import Trainee, build, restart_pissa
 from rankwise.train.outcome import Result, keep
 from rankwise.train.place import Place
-from rankwise.train.replay import TEST
+from rankwise.train.replay import LEAD, LEAD_WORDS, TEST
 from rankwise.train.report import MetricLines
 from rankwise.train.seeds import derive
 
 log = logging.getLogger(__name__)
-
-LEAD_WORDS = 10
-"""Words of the source that the baseline takes for a summary."""
 
 T = TypeVar("T")
 
@@ -230,4 +227,4 @@ def _test(
     held = inputs.held(config, inputs.parts.test, trainee.collator)
     measured, samples = measure(trainee, held, config.reported, config.max_target_tokens, interruption.check)
     lead = lead_baseline(held, config.reported, LEAD_WORDS)
-    return {f"lead_{name}": value for name, value in lead.items()} | measured, samples
+    return {LEAD + name: value for name, value in lead.items()} | measured, samples
