@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from rankwise.errors import SurroundingsError
 from rankwise.language.cache import VectorCache
 from rankwise.retry import Backoff

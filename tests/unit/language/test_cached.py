@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rankwise.deadline import Deadline
 from rankwise.errors import SurroundingsError
 from rankwise.language.cached import STORED_AT_ONCE, CachedEncoder, embed_space

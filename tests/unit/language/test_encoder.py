@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.language.encoder import TransformersEncoder, load_encoder

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from rankwise.errors import InvalidInput
 from rankwise.language.guide import GUIDES, PREAMBLE, Guide, guide_for
 from rankwise.language.prompt import MAX_TEXT_BYTES, PREFIX_END, PromptForm, describe, describe_all, load_prompt
