@@ -43,7 +43,10 @@ def check(path: Path) -> tuple[list[Problem], Experiment | None]:
         return list(error.problems), None
     problems = check_algorithm(experiment)
     if experiment.early_stopping is not None:
-        problems += check_early_stopping(experiment.early_stopping.name, experiment.early_stopping.settings)
+        try:
+            check_early_stopping(experiment.early_stopping.algorithm_name, experiment.early_stopping.settings)
+        except InvalidInput as error:
+            problems += error.problems
     return problems, experiment
 
 
