@@ -8,7 +8,7 @@ bucket has the same number of rows, and missing rows are filled up.
 What was found on CPUs (torch 2.13, AVX-512, float32): with fixed shapes, a row's bits depend neither on the other
 rows nor on its place, and the shapes used here gave the same bits with one and with two threads. Other shapes did not
 (16 tokens × 7 rows differ between one and two threads), nor does bfloat16. Different kinds of processors, a GPU among
-them, agree to rounding only (about 1e-6 in float32). They share the cache, so that a space that was embedded on a GPU
+them, can be expected to agree to rounding only. They share the cache, so that a space that was embedded on a GPU
 serves a service without one; the vector that was stored first stays.
 """
 
@@ -130,8 +130,14 @@ class TransformersEncoder:
         unique = list(dict.fromkeys(texts))
         vectors = np.zeros((len(unique), self.dimension), dtype=np.float32)  # (u, d)
         if unique:
-            with self._lock:
-                self._encode_unique(unique, vectors, deadline or Deadline.never())
+            deadline = deadline or Deadline.never()
+            # One call computes at a time: two would only share the processor. Waiting counts against the deadline.
+            if not self._lock.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
+                raise EmbeddingIncomplete(0, len(unique))
+            try:
+                self._encode_unique(unique, vectors, deadline)
+            finally:
+                self._lock.release()
         place = {text: i for i, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]  # (n, d)
 

@@ -228,9 +228,10 @@ def test_random_model_deadline_hands_over_what_is_done(make: Any) -> None:
     encoder = make("bert")
     texts = [f"{i:05d}" for i in range(200)]
     clock = itertools.count()
-    # The clock is read when the deadline is made and before each batch of 64: two batches fit into 3 ticks.
+    # The clock is read when the deadline is made, before waiting for the model and before each batch of 64: two
+    # batches fit into 4 ticks.
     with pytest.raises(EmbeddingIncomplete, match="after 128 of 200 texts") as caught:
-        encoder.encode(texts, Deadline(3, clock=lambda: float(next(clock))))
+        encoder.encode(texts, Deadline(4, clock=lambda: float(next(clock))))
     assert (caught.value.done, caught.value.total) == (128, 200)
     assert len(caught.value.texts) == 128
     assert caught.value.vectors.tobytes() == encoder.encode(caught.value.texts).tobytes()
@@ -240,6 +241,13 @@ def test_expired_deadline_loads_no_model(make: Any, given_shapes: list[tuple[int
     with pytest.raises(EmbeddingIncomplete, match="after 0 of 1 texts"):
         make("bert").encode(["a"], Deadline(0))
     assert given_shapes == []
+
+
+def test_waiting_for_another_call_counts_against_the_deadline(make: Any) -> None:
+    encoder = make("bert")
+    with encoder._lock, pytest.raises(EmbeddingIncomplete, match="after 0 of 2 texts"):
+        encoder.encode(["a", "b"], Deadline(0.01))
+    assert encoder.encode(["a", "b"]).shape == (2, 32)
 
 
 # -- identity and bad input ----------------------------------------------------------------------------------------
