@@ -17,7 +17,7 @@ from rankwise.data import Encoded, Example
 from rankwise.train.flags import GENERATED_METRICS
 from rankwise.train.loss import contiguous_head, token_losses
 from rankwise.train.metrics import Measured, text_metrics, token_mean
-from rankwise.train.model import Trainee
+from rankwise.train.model import Trainee, transformers
 
 _LOSS_BATCH = 32
 _GENERATION_BATCH = 32
@@ -101,13 +101,11 @@ def _counted(trainee: Trainee, encoded: Encoded) -> int:
 
 def generate(trainee: Trainee, examples: Sequence[Example], max_new_tokens: int, check: Check) -> list[str]:
     """Greedy continuations up to the end token or the first line end, in the order of ``examples``."""
-    from transformers import GenerationConfig
-
     tokenizer = trainee.tokenizer
     ends = [tokenizer.eos_token_id]
     if not trainee.is_seq2seq:
         ends += _line_ends(tokenizer)
-    settings = GenerationConfig(
+    settings = transformers.GenerationConfig(
         do_sample=False,
         num_beams=1,
         use_cache=True,

@@ -309,7 +309,7 @@ def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[dic
         field -> value for every flag (its default where the value is wrong), and every mistake that a flag by itself
         can show.
     """
-    given, unknown = make_parser().parse_known_args(list(argv))
+    given, unknown = make_parser().parse_known_args(_joined(argv))
     problems = [Problem(text, text, "an option that --help names") for text in unknown]
     values: dict[str, Any] = {}
     for flag in FLAGS:
@@ -326,6 +326,19 @@ def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[dic
         except ValueError as error:
             problems.append(Problem(path, text, str(error)))
     return values, problems
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """``--flag value`` as ``--flag=value``: argparse takes a value such as ``-1e-4`` for another option."""
+    names = {f"--{flag.name}" for flag in FLAGS}
+    joined: list[str] = []
+    rest = list(argv)
+    while rest:
+        text = rest.pop(0)
+        if text in names and rest and rest[0] not in names and rest[0] not in ("-h", "--help"):
+            text = f"{text}={rest.pop(0)}"
+        joined.append(text)
+    return joined
 
 
 def _show(value: object) -> str:

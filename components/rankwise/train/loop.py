@@ -35,7 +35,7 @@ _SPEAK_EVERY = 5.0
 """Seconds between two progress lines."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Training:
     """One training.
 

@@ -91,7 +91,7 @@ def _bleu(targets: Sequence[str], predictions: Sequence[str]) -> Measured:
     It is no mean over examples; its error is the jackknife's over at most 32 groups of examples (Efron & Tibshirani,
     "An Introduction to the Bootstrap", §11): sqrt((g - 1) / g * sum_j (b_j - mean b)^2), b_j without group j.
     """
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     def score(kept: Sequence[int]) -> float:
         # effective_order is off: that is for single sentences. A texts' list without any overlap scores 0.

@@ -8,6 +8,7 @@ LoRA (Hu et al. 2022, arXiv:2106.09685): W x + (alpha / r) B A x, with A (r, in)
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from rankwise.errors import InvalidInput, Problem
 from rankwise.pretrained import ResolvedModel
 from rankwise.train.config import TrainConfig
 from rankwise.train.seeds import derive
+
+# As Any: its modules do not say which names are public, and few of its functions have types.
+transformers: Any = importlib.import_module("transformers")
 
 _T5_TARGETS = ["q", "v"]
 _SHOWN_NAMES = 30
@@ -95,7 +99,7 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
             fast = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-            fast = bool(tiles()) and bool(torch.backends.mkldnn.is_available())
+            fast = bool(tiles()) and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         wanted = "bf16" if fast else "fp32"
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
@@ -111,13 +115,11 @@ def build(config: TrainConfig, resolved: ResolvedModel, *, plain_start: bool = F
     Raises:
         InvalidInput: model and options do not fit; every mistake that can be seen at this point.
     """
-    from transformers import AutoTokenizer
-
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
     with _quiet():
         base = _load(config, resolved)
-        tokenizer = AutoTokenizer.from_pretrained(resolved.path_or_id, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(resolved.path_or_id, trust_remote_code=False)
         collator = _collator(config, tokenizer)
         # PiSSA moves part of the weights into the adapter: rounding the rest to bfloat16 would change the model.
         base.to(device=device, dtype=torch.float32 if config.variant == "pissa" else dtype)
@@ -148,10 +150,8 @@ def restart_pissa(trainee: Trainee, initial: dict[str, Tensor]) -> None:
 
 
 def _load(config: TrainConfig, resolved: ResolvedModel) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
     try:
-        shape = AutoConfig.from_pretrained(resolved.path_or_id, trust_remote_code=False)
+        shape = transformers.AutoConfig.from_pretrained(resolved.path_or_id, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput([Problem("--model", config.model, f"a model that transformers knows ({error})")]) from error
     problems = []
@@ -162,7 +162,7 @@ def _load(config: TrainConfig, resolved: ResolvedModel) -> Any:
         problems += _cut(shape, config.num_layers)
     if problems:
         raise InvalidInput(problems)
-    kind = AutoModelForSeq2SeqLM if config.task == "seq2seq" else AutoModelForCausalLM
+    kind = transformers.AutoModelForSeq2SeqLM if config.task == "seq2seq" else transformers.AutoModelForCausalLM
     try:
         base, report = kind.from_pretrained(
             resolved.path_or_id,
@@ -251,16 +251,15 @@ def _with_adapter(config: TrainConfig, base: Any, *, plain_start: bool) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Neither bars nor notes of the libraries: what they warn of is checked here, or wanted (a model cut short)."""
-    from transformers.utils import logging as transformers_logging
-
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
+    notes = transformers.utils.logging
+    level, bars = notes.get_verbosity(), notes.is_progress_bar_enabled()
+    notes.set_verbosity(logging.CRITICAL)
+    notes.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        transformers_logging.set_verbosity(level)
+        notes.set_verbosity(level)
         if bars:
-            transformers_logging.enable_progress_bar()
+            notes.enable_progress_bar()

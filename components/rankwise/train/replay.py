@@ -15,7 +15,9 @@ LEAD_WORDS = 10
 
 def final_lines(manifest: Manifest, reported: Sequence[str]) -> list[dict[str, float]]:
     """What a finished trial prints, again: each evaluation, then the final metrics, then those of the test split."""
-    lines = [{k: v for k, v in entry.items() if k != "step" and v is not None} for entry in manifest.history]
+    # The last evaluation is the final one, which is told with its costs below; a diverged trial has none.
+    earlier = manifest.history[:-1] if manifest.metrics else manifest.history
+    lines = [{name: value for name in reported if (value := entry.get(name)) is not None} for entry in earlier]
     costs = {
         "seconds": manifest.cost.seconds,
         "peak_memory_bytes": manifest.cost.peak_memory_bytes,
@@ -23,5 +25,7 @@ def final_lines(manifest: Manifest, reported: Sequence[str]) -> list[dict[str, f
     }
     known = {name: value for name, value in costs.items() if value is not None} | dict(manifest.metrics)
     lines.append({name: known[name] for name in reported if name in known})
-    lines.append({TEST + name: value for name, value in (manifest.test_metrics or {}).items()})
+    tested = manifest.test_metrics or {}
+    names = [LEAD + name for name in reported] + list(reported)
+    lines.append({TEST + name: tested[name] for name in names if name in tested})
     return [line for line in lines if line]
