@@ -100,7 +100,14 @@ OPTIONS = OptionTable(
             100_000,
         ),
         Option("projection_dim", int, 64, "number of features that the vectors are projected to", 1, 1024),
-        Option("fit_steps", int, 50, "steps of the joint fit of projection and Gaussian process", 0, 10_000),
+        Option(
+            "fit_steps",
+            int,
+            50,
+            "steps of every fit: of projection and Gaussian process together, and of the others",
+            0,
+            10_000,
+        ),
         RANDOM_STATE,
     ]
 )
@@ -135,9 +142,7 @@ def embedding_plan(request: SuggestRequest) -> EmbeddingPlan:
         np.empty((0, request.space.dimension)),
         seed_of(request, options, "candidates"),
     )
-    return EmbeddingPlan(
-        options.text("embedder"), options.text("pooling"), options.text("prompt"), candidates.points
-    )
+    return EmbeddingPlan(options.text("embedder"), options.text("pooling"), options.text("prompt"), candidates.points)
 
 
 @dataclass(frozen=True)
@@ -258,6 +263,7 @@ class LanguageBO:
             failure = FailureModel(
                 numeric_features(space, measured),
                 numeric_features(space, space.encode(observations.failed)),
+                options.integer("fit_steps"),
                 request.deadline,
             )
             picked = select(

@@ -130,7 +130,9 @@ def fit_models(
     began = time.monotonic()
     numeric_view = _numeric_view(space, candidates, observations, pending)
     try:
-        numeric = fit_numeric(np.asarray(numeric_view.observed, dtype=np.float64), outcomes, deadline)
+        numeric = fit_numeric(
+            np.asarray(numeric_view.observed, dtype=np.float64), outcomes, settings.kernel.steps, deadline
+        )
     except FitError:
         if language is None:
             raise

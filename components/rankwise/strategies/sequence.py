@@ -24,7 +24,7 @@ Key = tuple[Hashable, ...]
 MAX_DRAWS = 1 << 17
 """Points of the stream that are looked at. Where a finite space still has other points then (a narrow distribution
 meets the same ones again and again), those follow in a random order."""
-MAX_POSITION = 1 << 16
+MAX_POSITION = 1 << 12
 """A request beyond this many handed-out configurations starts over; what was tried is left out all the same."""
 _ENUMERABLE = 1 << 20
 
@@ -119,7 +119,7 @@ def continue_sequence(
     Returns:
         Fewer than ``count`` only where the space has no further untried point.
     """
-    position = position if position <= MAX_POSITION else position % MAX_POSITION
+    position = position % MAX_POSITION
     points = sequence.first(position + count + len(tried))
     # The untried ones before the position come last: they are there only when somebody dropped them.
     ordered = points[position:] + points[:position]
@@ -178,5 +178,5 @@ class SequenceStrategy(ABC):
             tried = dict(observations.tried)
             for key, _ in fresh:
                 tried[key] = tried.get(key, 0) + 1
-            chosen += repeat_least_tried(sequence.first(MAX_POSITION), tried, missing)
+            chosen += repeat_least_tried(sequence.first(len(tried)), tried, missing)
         return Suggestions(tuple(chosen), repeated=missing, details={"ignored": float(observations.ignored)})

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rankwise.deadline import Deadline
 from rankwise.surrogate.fit import representative
 from rankwise.surrogate.gaussian_process import FitError, FittedSurrogate, GaussianProcess, matern_kernel
-from rankwise.surrogate.numeric import identity, maximize_posterior
+from rankwise.surrogate.numeric import FIT_STEPS, identity, maximize_posterior
 
 PRIOR_RATE = 0.1
 """Probability of failure where nothing is known: about one training in ten diverges in a wide LoRA space."""
@@ -31,6 +31,7 @@ class FailureModel:
     Args:
         ok: rows of trials with a value.  # (n, D)
         failed: rows of trials that ended without.  # (k, D)
+        steps: L-BFGS-B iterations.
         deadline: the fit stops when it comes.
     """
 
@@ -38,6 +39,7 @@ class FailureModel:
         self,
         ok: NDArray[np.float64],
         failed: NDArray[np.float64],
+        steps: int = FIT_STEPS,
         deadline: Deadline | None = None,
     ) -> None:
         self._surrogate: FittedSurrogate | None = None
@@ -49,7 +51,7 @@ class FailureModel:
         model = _model(X.shape[1])
         chosen = representative(-y)
         try:
-            maximize_posterior(model, identity(X[chosen]), torch.tensor(y[chosen]), deadline or Deadline.never())
+            maximize_posterior(model, identity(X[chosen]), torch.tensor(y[chosen]), steps, deadline or Deadline.never())
         except FitError:
             model = _model(X.shape[1])
         self._surrogate = FittedSurrogate(model, identity, X, y)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -156,27 +155,6 @@ class GaussianProcess(Module):  # type: ignore[misc]  # gpytorch ships no types
     def loss(self, Z: Tensor, y: Tensor) -> Tensor:  # noqa: N803
         """Negative log posterior of the hyperparameters per observation (GPyTorch's scaling)."""
         return -(self.log_marginal_likelihood(Z, y) + self.log_prior()) / len(y)
-
-
-@dataclass(frozen=True)
-class Standardize:
-    """Shift and scale that give outcomes mean 0 and variance 1; constant outcomes are only shifted."""
-
-    mean: float
-    scale: float
-
-    @classmethod
-    def fit(cls, y: NDArray[np.float64]) -> Standardize:
-        """Read mean and scale from outcomes y (n,), n ≥ 0."""
-        if len(y) == 0:
-            return cls(0.0, 1.0)
-        scale = float(np.std(y))
-        mean = float(np.mean(y))
-        # Equal values differ in the last bits after a mean: such a scale would blow rounding up to signal.
-        return cls(mean, scale if scale > 1e-12 * max(1.0, abs(mean)) else 1.0)
-
-    def __call__(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (y - self.mean) / self.scale
 
 
 class FittedSurrogate:

@@ -18,7 +18,7 @@ from rankwise.space import ParameterType, SearchSpace
 from rankwise.surrogate.fit import minimize, representative
 from rankwise.surrogate.gaussian_process import FittedSurrogate, GaussianProcess, matern_kernel
 
-FIT_STEPS = 60
+FIT_STEPS = 50
 """L-BFGS-B iterations: more change a suggestion little, since the posterior is flat near its top."""
 FURTHER_LENGTHSCALES = (0.3, 1.0)
 """Starts of further attempts, after the mode of the prior, when an attempt fails numerically."""
@@ -58,6 +58,7 @@ def maximize_posterior(
     model: GaussianProcess,
     Z: Tensor,  # noqa: N803
     y: Tensor,
+    steps: int,
     deadline: Deadline,
 ) -> None:
     """Fit a process's hyperparameters to their maximum a posteriori, in place.
@@ -66,6 +67,7 @@ def maximize_posterior(
         model: the process.
         Z: features (n, q).
         y: standardized outcomes (n,).
+        steps: L-BFGS-B iterations.
         deadline: the fit stops when it comes.
 
     Raises:
@@ -77,12 +79,13 @@ def maximize_posterior(
         kernel.lengthscale = torch.full_like(kernel.lengthscale, lengthscale)
 
     starts = [lambda: None, *(lambda value=value: shorter(value) for value in FURTHER_LENGTHSCALES)]
-    minimize(model, lambda: model.loss(Z, y), starts, FIT_STEPS, deadline)
+    minimize(model, lambda: model.loss(Z, y), starts, steps, deadline)
 
 
 def fit_numeric(
     X: NDArray[np.float64],  # noqa: N803
     y: NDArray[np.float64],
+    steps: int = FIT_STEPS,
     deadline: Deadline | None = None,
 ) -> FittedSurrogate:
     """Fit the ordinary Gaussian process.
@@ -91,6 +94,7 @@ def fit_numeric(
         X: rows (n, q) of :func:`numeric_features`, n ≥ 0. Repeated rows are repeated observations.
         y: outcomes (n,), standardized, smaller is better. With fewer than two observations the hyperparameters stay at
             the modes of their priors.
+        steps: L-BFGS-B iterations.
         deadline: the fit stops when it comes.
 
     Raises:
@@ -100,5 +104,5 @@ def fit_numeric(
     model = GaussianProcess(matern_kernel(q))
     if len(y) >= 2:
         rows = representative(y)
-        maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), deadline or Deadline.never())
+        maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), steps, deadline or Deadline.never())
     return FittedSurrogate(model, identity, X, y)

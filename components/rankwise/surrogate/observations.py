@@ -21,13 +21,32 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from rankwise.space.search_space import SearchSpace
-from rankwise.space.trial import Goal, Objective, Trial, TrialState
-from rankwise.surrogate.gaussian_process import Standardize
+from rankwise.space import Goal, Objective, SearchSpace, Trial, TrialState
 
 Key = tuple[Hashable, ...]
 HUGE = 1e100
 """Values beyond it are scaled down first, so that their squares do not overflow."""
+
+
+@dataclass(frozen=True)
+class Standardize:
+    """Shift and scale that give outcomes mean 0 and variance 1; constant outcomes are only shifted."""
+
+    mean: float
+    scale: float
+
+    @classmethod
+    def fit(cls, y: NDArray[np.float64]) -> Standardize:
+        """Read mean and scale from outcomes y (n,), n ≥ 0."""
+        if len(y) == 0:
+            return cls(0.0, 1.0)
+        scale = float(np.std(y))
+        mean = float(np.mean(y))
+        # Equal values differ in the last bits after a mean: such a scale would blow rounding up to signal.
+        return cls(mean, scale if scale > 1e-12 * max(1.0, abs(mean)) else 1.0)
+
+    def __call__(self, y: NDArray[np.float64]) -> NDArray[np.float64]:
+        return (y - self.mean) / self.scale
 
 
 @dataclass(frozen=True)
