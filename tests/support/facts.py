@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -206,7 +207,118 @@ def synthetic_facts(trials: int = 30, seed: int = 0, finals: bool = True, gain: 
     best = search.best
     if not finals or best is None:
         return search
-    return SearchFacts(
-        **{name: getattr(search, name) for name in search.__slots__ if name != "finals"},
-        finals=synthetic_finals(best.assignments, seed, gain),
+    return replace(search, finals=synthetic_finals(best.assignments, seed, gain))
+
+
+HOSTILE = "<script>alert('x')</script> \"q\" & <b>b</b> </script><!-- %{x} | ` \u2028 \x1b[31m ‮ 漢字 🙂"
+
+
+def hostile_facts() -> SearchFacts:
+    """A made-up search in which every free text tries to leave its place in the page."""
+    facts = synthetic_facts(12)
+    parameters = (*PARAMETERS[:-1], ParameterFacts(HOSTILE, "categorical", values=(HOSTILE, "plain", "x" * 300)))
+    trials = tuple(
+        replace(
+            trial,
+            name=f"{HOSTILE}-{index}" + "n" * 300,
+            assignments={
+                **{p.name: trial.assignments[p.name] for p in PARAMETERS[:-1]},
+                HOSTILE: (HOSTILE, "plain", "x" * 300)[index % 3],
+            },
+            metrics={HOSTILE: 0.5},
+            history=tuple(MetricReport({HOSTILE: 1.0 / (step + 1)}, step) for step in range(3)),
+            adapter=HOSTILE,
+            notes=(HOSTILE,),
+        )
+        for index, trial in enumerate(facts.trials)
     )
+    best = facts.finals.best
+    assert best is not None
+    measured = replace(best, metrics={HOSTILE: 0.5}, standard_errors={HOSTILE: 0.1}, per_example={})
+    run = replace(measured, examples=(Example(HOSTILE, HOSTILE, HOSTILE),))
+    return replace(
+        facts,
+        experiment=HOSTILE,
+        objective=Objective(HOSTILE, Goal.MAXIMIZE, target=1.0),
+        algorithm=AlgorithmFacts(HOSTILE, {HOSTILE: HOSTILE}),
+        parameters=parameters,
+        trials=trials,
+        default_configuration=dict(trials[0].assignments),
+        finals=Finals(run, run, LeadBaseline(HOSTILE, {HOSTILE: 0.4}, {HOSTILE: 0.1})),
+        environment=EnvironmentFacts(
+            {HOSTILE: HOSTILE},
+            ModelFacts(HOSTILE, HOSTILE),
+            (DataFacts(HOSTILE, HOSTILE),),
+            {HOSTILE: 1},
+            (HOSTILE,),
+            HOSTILE,
+        ),
+        message=HOSTILE,
+    )
+
+
+def edge_cases() -> dict[str, SearchFacts]:
+    """Made-up searches at the edges of what a report meets, by name."""
+    whole, open_search = synthetic_facts(12), synthetic_facts(12, finals=False)
+
+    def without_value(trial: TrialFacts, state: TrialState) -> TrialFacts:
+        return replace(trial, state=state, value=None, metrics={}, completed=None)
+
+    categorical = ParameterFacts("choice", "categorical", values=("a", "b", "c"))
+    return {
+        "nothing": replace(
+            open_search, trials=(), default_configuration=None, parameters=(), environment=EnvironmentFacts()
+        ),
+        "no trial": replace(open_search, trials=()),
+        "all pending": replace(
+            open_search, trials=tuple(without_value(t, TrialState.PENDING) for t in open_search.trials)
+        ),
+        "all failed": replace(
+            open_search, trials=tuple(without_value(t, TrialState.FAILED) for t in open_search.trials)
+        ),
+        "all unavailable": replace(
+            open_search, trials=tuple(without_value(t, TrialState.UNAVAILABLE) for t in open_search.trials)
+        ),
+        "early stopped without value": replace(
+            open_search, trials=tuple(without_value(t, TrialState.EARLY_STOPPED) for t in open_search.trials)
+        ),
+        "one trial": synthetic_facts(1),
+        "no finals": open_search,
+        "default only": replace(whole, finals=Finals(default=whole.finals.default)),
+        "best only": replace(whole, finals=Finals(best=whole.finals.best)),
+        "no lead": replace(whole, finals=replace(whole.finals, lead=None)),
+        "worse": synthetic_facts(12, gain=-0.2),
+        "equal values": replace(whole, trials=tuple(replace(t, value=1.0) if t.value else t for t in whole.trials)),
+        "maximize": replace(whole, objective=Objective("rougeL", Goal.MAXIMIZE, target=0.9)),
+        "huge values": replace(
+            whole,
+            trials=tuple(replace(t, value=10.0 ** (i * 20)) if t.value else t for i, t in enumerate(whole.trials)),
+        ),
+        "negative values": replace(
+            whole, trials=tuple(replace(t, value=-t.value) if t.value else t for t in whole.trials)
+        ),
+        "categorical only": replace(
+            whole,
+            parameters=(categorical,),
+            trials=tuple(replace(t, assignments={"choice": "abc"[i % 3]}) for i, t in enumerate(whole.trials)),
+            default_configuration={"choice": "a"},
+        ),
+        "foreign assignments": replace(
+            whole, trials=tuple(replace(t, assignments={"rank": "7"}) for t in whole.trials)
+        ),
+        "no cost": replace(
+            whole,
+            trials=tuple(
+                replace(t, cost=CostFacts(), seconds=None, started=None, completed=None) for t in whole.trials
+            ),
+        ),
+        "hostile texts": hostile_facts(),
+        "long names": replace(
+            whole,
+            parameters=tuple(replace(p, name=f"{p.name}-" + "y" * 200) for p in PARAMETERS),
+            trials=tuple(
+                replace(t, assignments={f"{k}-" + "y" * 200: v for k, v in t.assignments.items()}) for t in whole.trials
+            ),
+            default_configuration=None,
+        ),
+    }

@@ -34,7 +34,7 @@ class Importances:
 
 @dataclass(frozen=True, slots=True)
 class ProxyCost:
-    """What a trial on the proxy costs beside a training on all data, from measured training seconds.
+    """What a trial on the proxy costs beside a training on all data, from the seconds that trials measured.
 
     Attributes:
         subset: share of the training data in a trial (median); None when unknown.
@@ -198,6 +198,8 @@ def _state_sentence(facts: SearchFacts, best: TrialFacts | None) -> str:
         finished = sum(trial.state.is_finished for trial in facts.trials)
         if finished == 0:
             return f"{words.plural(total, 'trial')} started, none has ended yet."
+        if finished == 1:
+            return f"The one finished trial has no value of {facts.objective.metric}."
         return f"None of the {words.plural(finished, 'finished trial')} has a value of {facts.objective.metric}."
     measured = sum(trial.value is not None for trial in facts.trials)
     return (
@@ -218,18 +220,19 @@ def _verdict(
     if facts.same_configuration(finals.default.assignments, finals.best.assignments):
         return "The search found nothing better than the default configuration: it is the best one itself.", "unknown"
     text = _main_sentence(main)
-    if finals.lead and (lead := next((x for x in against_lead if plain_metric(x.metric) == own), None)):
-        text += f" Against the baseline without training ({finals.lead.description}): {lead.words}."
+    if finals.lead and against_lead:  # the objective's own metric comes first, if the baseline has it
+        lead = against_lead[0]
+        text += f" Against the baseline without training ({finals.lead.description}), in {lead.metric}: {lead.words}."
     return text, main.verdict.value
 
 
 def _main_sentence(main: Comparison) -> str:
-    over = f" over {words.plural(main.examples, 'test example')}" if main.examples else " on the test split"
-    gain = f" ({words.percent(abs(main.gain))})" if main.gain is not None else ""
+    where = f"On {words.plural(main.examples, 'test example')}" if main.examples else "On the test split"
     if main.verdict in (Verdict.BETTER, Verdict.WORSE):
-        return f"The best configuration found is {main.words}{gain} in {main.metric} than the default one{over}."
-    start = f"{main.metric} of the best configuration found and of the default one{over}"
-    return f"{start}: {main.words}."
+        gain = f" ({words.percent(abs(main.gain))})" if main.gain is not None else ""
+        word, amount = main.words.split(" by ")
+        return f"{where} the best configuration found is {word} than the default by {amount} in {main.metric}{gain}."
+    return f"{where}, best against default in {main.metric}: {main.words}."
 
 
 def ranks(values: Sequence[float], lower_is_better: bool) -> list[float]:

@@ -52,7 +52,7 @@ class CostFacts:
     """What one training cost; None where it was not measured.
 
     Attributes:
-        seconds: time of the training itself (loading the model and evaluating on test not counted).
+        seconds: wall clock of training and its evaluations, as the trial measured it.
         peak_memory_bytes: highest memory of the device (or of the process, without one).
         energy_joules: energy drawn while training.
 
@@ -381,12 +381,10 @@ class SearchFacts:
         return best
 
     def same_configuration(self, a: Mapping[str, str], b: Mapping[str, str]) -> bool:
-        """Whether two configurations are equal in every parameter of the search space."""
-        return all(
-            parameter.same(a[parameter.name], b[parameter.name])
-            if parameter.name in a and parameter.name in b
-            else (parameter.name in a) == (parameter.name in b)
-            for parameter in self.parameters
+        """Whether two configurations have the same names with the same values (``3e-4`` is ``0.0003``)."""
+        known = {parameter.name: parameter for parameter in self.parameters}
+        return a.keys() == b.keys() and all(
+            known[name].same(a[name], b[name]) if name in known else a[name] == b[name] for name in a
         )
 
     @property

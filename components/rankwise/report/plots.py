@@ -69,6 +69,7 @@ def _figure(height: int, **layout: object) -> go.Figure:
         "gridcolor": "#E6E8EB",
         "zeroline": False,
         "linecolor": "#B8BDC3",
+        "title": {"font": {"size": 13}, "standoff": 10},
         "ticks": "outside",
         "tickcolor": "#B8BDC3",
     }
@@ -197,7 +198,7 @@ def parallel(facts: SearchFacts) -> Plot | None:
         return None
     axes = [axis_of(parameter) for parameter in facts.parameters]
     objective = value_axis([t.value for _, t in valued if t.value is not None])
-    figure = _figure(460, margin={"l": 24, "r": 70, "t": 16, "b": 76})
+    figure = _figure(460, margin={"l": 24, "r": 70, "t": 16, "b": 56})
     _add_failed(figure, facts, axes)
     places = ranks([t.value for _, t in valued if t.value is not None], facts.objective.goal is Goal.MINIMIZE)
     for level, colour in enumerate(LEVELS):
@@ -395,7 +396,7 @@ def slices(facts: SearchFacts) -> list[Plot]:
 def _slice(
     facts: SearchFacts, parameter: ParameterFacts, index: int, axis: Axis, rows: list[tuple[float, TrialFacts]]
 ) -> Plot:
-    figure = _figure(250, margin={"l": 52, "r": 12, "t": 8, "b": 48}, showlegend=False)
+    figure = _figure(250, margin={"l": 52, "r": 36, "t": 10, "b": 48}, showlegend=False)
     best = facts.best
     groups = (
         ([row for row in rows if row[1] is not best], {"color": BLUE, "size": 6, "opacity": 0.55}),
@@ -416,12 +417,16 @@ def _slice(
         )
     values = [trial.value for _, trial in rows if trial.value is not None]
     log = " (log)" if axis.scale is Scale.LOG else ""
+    marks = axis.marks
+    if axis.scale is not Scale.CATEGORY and len(marks) > 5:  # a small plot has no room for more numbers
+        marks = marks[:: math.ceil(len(marks) / 5)]
     figure.update_layout(
         xaxis={
             "title": {"text": safe(parameter.name, 32) + log},
-            "tickvals": [axis.position(value) for value, _ in axis.marks],
-            "ticktext": [safe(text, 12) for _, text in axis.marks],
-            "tickangle": 0 if sum(len(text) + 2 for _, text in axis.marks) < 40 else 40,
+            "tickvals": [axis.position(value) for value, _ in marks],
+            "ticktext": [safe(text, 12) for _, text in marks],
+            "tickangle": 0 if sum(len(text) + 2 for _, text in marks) <= 36 else 40,
+            "ticklabeloverflow": "allow",
             "range": [-0.06, 1.06],
         },
         yaxis={**_value_axis_options(values, safe(facts.objective.metric, 24)), "nticks": 5},

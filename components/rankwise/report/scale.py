@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ def list_numbers(parameter: ParameterFacts) -> list[float]:
 
 def _unevenness(values: list[float]) -> float:
     """Coefficient of variation of the gaps between neighbours."""
-    gaps = [b - a for a, b in zip(values, values[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(values)]
     mean = sum(gaps) / len(gaps)
     return math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) / mean
 
@@ -117,11 +118,12 @@ def value_axis(values: list[float]) -> Axis:
 
 def numeric_marks(low: float, high: float, scale: Scale) -> tuple[tuple[float, str], ...]:
     """Ticks: both ends, and round numbers between that are not too near to them."""
-    ends = [low] if low == high else [low, high]
+    if low == high:
+        return ((low, short(low)),)
     inner = _decades(low, high) if scale is Scale.LOG else _round_numbers(low, high)
     axis = Axis(scale, low, high, (), ())
     inner = [value for value in inner if 0.08 <= axis.position(value) <= 0.92]
-    return tuple((value, short(value)) for value in sorted({*ends, *inner}))
+    return tuple((value, short(value)) for value in sorted({low, high, *inner}))
 
 
 def _decades(low: float, high: float) -> list[float]:

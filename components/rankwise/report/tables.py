@@ -102,6 +102,20 @@ def configuration_rows(facts: SearchFacts) -> list[tuple[str, str, str, str]]:
     return rows + [(n, default.get(n, "–"), best.get(n, "–"), "not searched") for n in others if n not in known]
 
 
+def changed_parameters(facts: SearchFacts) -> set[str]:
+    """Parameters in which the best configuration differs from the default one (``0.1`` and ``0.10`` are equal)."""
+    default, best = facts.default_configuration, facts.best
+    if default is None or best is None:
+        return set()
+    return {
+        parameter.name
+        for parameter in facts.parameters
+        if parameter.name in default
+        and parameter.name in best.assignments
+        and not parameter.same(default[parameter.name], best.assignments[parameter.name])
+    }
+
+
 def allowed(parameter: ParameterFacts) -> str:
     """What a parameter may be, in words: ``1e-5 … 0.01, logUniform``."""
     if parameter.values is not None:
@@ -116,17 +130,19 @@ def proxy_sentence(facts: SearchFacts, analysis: Analysis) -> str:
     """What the proxy cost, in words."""
     cost = analysis.proxy
     if cost.trial_seconds is None:
-        return "No trial's training time was measured."
+        return "No successful trial's training time was measured."
     on = f" on {words.percent(cost.subset)} of the training data" if cost.subset is not None else ""
-    text = f"A trial{on} trained for {words.seconds(cost.trial_seconds)} (median of {cost.trials})."
+    text = f"A trial{on} took {words.seconds(cost.trial_seconds)} to train and evaluate (median of {cost.trials})."
     if cost.full_seconds is None or cost.share is None:
         return text + " No training on all data was measured beside it."
-    text += f" A training on all data took {words.seconds(cost.full_seconds)}: a trial costs {words.percent(cost.share)} of it."
+    full = words.seconds(cost.full_seconds)
+    text += f" A training on all data took {full}: a trial costs {words.percent(cost.share)} of it."
     if cost.search_in_trainings is not None:
         trials = words.plural(len(facts.trials), "trial")
         text += f" The whole search ({trials}) cost as much as {cost.search_in_trainings:.1f} trainings on all data."
     if cost.matched_share is not None:
-        text += f" For the best configuration alone, its trial cost {words.percent(cost.matched_share)} of its own full training."
+        share = words.percent(cost.matched_share)
+        text += f" For the best configuration alone, its trial cost {share} of its own full training."
     return text
 
 

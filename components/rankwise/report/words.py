@@ -13,7 +13,7 @@ def number(value: float | None) -> str:
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e9):
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", "−")
-    if abs(value) >= 1e4 or (value == int(value) and abs(value) < 1e4):
+    if abs(value) >= 1e3 or value == int(value):
         return f"{value:,.0f}".replace("-", "−")
     return f"{value:.4g}".replace("-", "−")
 

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState as OptunaState
+
+from rankwise.report.facts import MetricReport, ParameterFacts, TrialFacts
+from rankwise.report.to_optuna import build_study, distribution_of, write_database
+from rankwise.space.trial import Goal, Objective, TrialState
+from support.facts import HOSTILE, PARAMETERS, START, edge_cases, hostile_facts, synthetic_facts
+
+
+@pytest.mark.parametrize(
+    ("parameter", "distribution"),
+    [
+        (ParameterFacts("p", "double", "uniform", 0.0, 0.3), FloatDistribution(0.0, 0.3)),
+        (ParameterFacts("p", "double", "logUniform", 1e-5, 1e-2), FloatDistribution(1e-5, 1e-2, log=True)),
+        (ParameterFacts("p", "double", "uniform", 0.0, 0.3, 0.05), FloatDistribution(0.0, 0.3, step=0.05)),
+        # 0.3 is no multiple of 0.07: Optuna would move the bound to 0.28 and warn
+        (ParameterFacts("p", "double", "uniform", 0.0, 0.3, 0.07), FloatDistribution(0.0, 0.3)),
+        (ParameterFacts("p", "double", "logUniform", 1e-5, 1e-2, 1e-5), FloatDistribution(1e-5, 1e-2, log=True)),
+        (ParameterFacts("p", "int", "uniform", 1, 9, 2), IntDistribution(1, 9, step=2)),
+        (ParameterFacts("p", "int", "logUniform", 1, 1024), IntDistribution(1, 1024, log=True)),
+        (ParameterFacts("p", "int", "uniform", 3, 3), IntDistribution(3, 3)),
+        (ParameterFacts("p", "discrete", values=("32", "4", "8", "16")), IntDistribution(4, 32, log=True)),
+        (ParameterFacts("p", "discrete", values=("0.1", "0.2", "0.3")), FloatDistribution(0.1, 0.3)),
+        (ParameterFacts("p", "discrete", values=("1e-5", "1e-4", "1e-3")), FloatDistribution(1e-5, 1e-3, log=True)),
+        (ParameterFacts("p", "categorical", values=("a", "b", "a")), CategoricalDistribution(("a", "b"))),
+    ],
+)  # fmt: skip
+def test_distributions(parameter: ParameterFacts, distribution: optuna.distributions.BaseDistribution) -> None:
+    assert distribution_of(parameter) == distribution
+
+
+def test_every_trial_is_in_the_study_with_its_state_and_parameters() -> None:
+    facts = synthetic_facts(30)
+    study = build_study(facts)
+    states = {
+        TrialState.SUCCEEDED: OptunaState.COMPLETE,
+        TrialState.EARLY_STOPPED: OptunaState.PRUNED,
+        TrialState.FAILED: OptunaState.FAIL,
+    }
+    assert len(study.trials) == len(facts.trials) == 30
+    assert {trial.state for trial in facts.trials} == set(states)
+    for ours, theirs in zip(facts.trials, study.trials, strict=True):
+        assert theirs.state is states[ours.state]
+        assert theirs.value == ours.value
+        assert theirs.user_attrs["trial"] == ours.name
+        assert theirs.user_attrs["assignments"] == ours.assignments
+        assert theirs.user_attrs.get("cost_peak_memory_bytes") == ours.cost.peak_memory_bytes
+        assert theirs.params.keys() == ours.assignments.keys()
+        for parameter in PARAMETERS:
+            assert parameter.same(str(theirs.params[parameter.name]), ours.assignments[parameter.name])
+        assert theirs.intermediate_values == {report.step: report.metrics["loss"] for report in ours.history}
+        assert theirs.datetime_start is not None
+        assert theirs.datetime_start.astimezone(UTC) == ours.started
+    assert study.metric_names == ["loss"]
+    assert study.direction is optuna.study.StudyDirection.MINIMIZE
+
+
+def test_pending_unavailable_and_foreign_trials() -> None:
+    facts = replace(
+        synthetic_facts(1, finals=False),
+        objective=Objective("rougeL", Goal.MAXIMIZE),
+        trials=(
+            TrialFacts("running", {"rank": "8", "epochs": "2.5"}, TrialState.PENDING, started=START),
+            TrialFacts("nan", {"rank": "many"}, TrialState.UNAVAILABLE),
+            TrialFacts("foreign", {"rank": "7", "target-modules": "none"}, TrialState.SUCCEEDED, 0.5),
+        ),
+    )
+    running, unavailable, foreign = build_study(facts).trials
+    assert (running.state, running.params, running.datetime_complete) == (OptunaState.RUNNING, {"rank": 8}, None)
+    assert (unavailable.state, unavailable.params) == (OptunaState.FAIL, {})
+    assert unavailable.datetime_start is not None
+    assert unavailable.datetime_start.astimezone(UTC) == datetime.fromtimestamp(0, UTC)
+    # 7 is between the list's bounds and can be drawn; "none" is no category and stays an attribute only
+    assert foreign.params == {"rank": 7}
+    assert foreign.user_attrs["assignments"] == {"rank": "7", "target-modules": "none"}
+    assert build_study(facts).direction is optuna.study.StudyDirection.MAXIMIZE
+
+
+def test_reports_without_a_step_are_numbered() -> None:
+    trial = TrialFacts(
+        "t",
+        {},
+        TrialState.SUCCEEDED,
+        1.0,
+        history=(MetricReport({"loss": 3.0}), MetricReport({"x": 1.0}), MetricReport({"loss": 2.0})),
+    )
+    (theirs,) = build_study(replace(synthetic_facts(1, finals=False), trials=(trial,))).trials
+    assert theirs.intermediate_values == {0: 3.0, 2: 2.0}
+
+
+def test_building_a_study_leaves_optunas_logging_alone() -> None:
+    before = optuna.logging.get_verbosity()
+    build_study(synthetic_facts(2))
+    assert optuna.logging.get_verbosity() == before
+
+
+@pytest.mark.parametrize("name", ["whole", *sorted(edge_cases())])
+def test_the_database_reads_back_as_the_study_in_memory(name: str, tmp_path: Path) -> None:
+    facts = synthetic_facts(40) if name == "whole" else edge_cases()[name]
+    path = tmp_path / "optuna.db"
+    write_database(facts, path)
+    stored = optuna.load_study(study_name=facts.experiment, storage=f"sqlite:///{path}")
+    memory = build_study(facts)
+    assert len(stored.trials) == len(facts.trials)
+    for ours, theirs in zip(memory.trials, stored.trials, strict=True):
+        ours._trial_id = theirs._trial_id  # the one thing that a storage chooses itself
+        assert theirs == ours
+    assert stored.metric_names == memory.metric_names
+    assert stored.user_attrs == memory.user_attrs
+    stored._storage._backend.engine.dispose()
+
+
+@pytest.mark.parametrize("folder", ["with space", "question?mark=1", "hash#", "per%20cent", "schrägstrich-漢"])
+def test_any_folder_name_will_do(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    path = tmp_path / folder / "optuna.db"
+    write_database(synthetic_facts(2), path)
+    assert path.read_bytes().startswith(b"SQLite format 3\0")
+
+
+def test_a_stored_study_can_be_gone_on_with(tmp_path: Path) -> None:
+    """The ids that were inserted must not collide with those that Optuna hands out."""
+    facts = synthetic_facts(5, finals=False)
+    write_database(facts, tmp_path / "optuna.db")
+    study = optuna.load_study(study_name="quickstart", storage=f"sqlite:///{tmp_path / 'optuna.db'}")
+    asked = study.ask()
+    study.tell(asked, 1.0)
+    assert asked.number == 5
+    assert len(study.trials) == 6
+    study._storage._backend.engine.dispose()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _get(url: str, process: subprocess.Popen[bytes]) -> object:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return json.load(answer)
+        except OSError:
+            assert process.poll() is None, "optuna-dashboard ended"
+            assert time.monotonic() < end, "optuna-dashboard does not answer"
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_the_dashboard_shows_the_study(hostile: bool, tmp_path: Path) -> None:
+    facts = hostile_facts() if hostile else synthetic_facts(12)
+    write_database(facts, tmp_path / "optuna.db")
+    port = _free_port()
+    command = [
+        str(Path(sys.executable).parent / "optuna-dashboard"), f"sqlite:///{tmp_path / 'optuna.db'}",
+        "--host", "127.0.0.1", "--port", str(port), "--server", "wsgiref", "--quiet",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        answer = _get(f"http://127.0.0.1:{port}/api/studies", process)
+        assert isinstance(answer, dict)
+        (study,) = answer["study_summaries"]
+        assert study["study_name"] == (HOSTILE if hostile else "quickstart")
+        detail = _get(f"http://127.0.0.1:{port}/api/studies/{study['study_id']}?after=0", process)
+        assert isinstance(detail, dict)
+        assert len(detail["trials"]) == 12
+        assert [t["number"] for t in detail["trials"] if t["state"] == "Fail"] == [
+            i for i, t in enumerate(facts.trials) if t.state is TrialState.FAILED
+        ]
+    finally:
+        process.terminate()
+        process.wait(30)
