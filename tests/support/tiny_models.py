@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import torch
-from support.small_tokenizers import small_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
+from support.small_tokenizers import small_tokenizer
 
 WORDS = ["a", "long", "description", "of", "short", "text", "package", "to", "be", "or", "not", "summary"]
 

@@ -118,7 +118,7 @@ def build(config: TrainConfig, resolved: ResolvedModel, *, plain_start: bool = F
     device = choose_device(config.device)
     dtype = choose_precision(config.precision, device)
     with _quiet():
-        base = _load(config, resolved)
+        base = _load(config, resolved, "eager" if device.type == "cpu" and dtype != torch.float32 else None)
         tokenizer = transformers.AutoTokenizer.from_pretrained(resolved.path_or_id, trust_remote_code=False)
         collator = _collator(config, tokenizer)
         # PiSSA moves part of the weights into the adapter: rounding the rest to bfloat16 would change the model.
@@ -149,7 +149,15 @@ def restart_pissa(trainee: Trainee, initial: dict[str, Tensor]) -> None:
     trainee.initial = {name: value.to(trainee.device) for name, value in initial.items()}
 
 
-def _load(config: TrainConfig, resolved: ResolvedModel) -> Any:
+def _load(config: TrainConfig, resolved: ResolvedModel, attention: str | None) -> Any:
+    """The pretrained model in float32.
+
+    Args:
+        config: options.
+        resolved: where the weights are.
+        attention: implementation; None: the library's choice. On a CPU the fused kernel's backward pass in bfloat16
+            takes four times as long as in float32, longer than plain matrix products do.
+    """
     try:
         shape = transformers.AutoConfig.from_pretrained(resolved.path_or_id, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -168,6 +176,7 @@ def _load(config: TrainConfig, resolved: ResolvedModel) -> Any:
             resolved.path_or_id,
             config=shape,
             dtype=torch.float32,
+            attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
