@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+QUICKSTART := katib/experiments/quickstart.yaml
 export RANKWISE_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rankwise
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
@@ -23,7 +24,8 @@ $(VENV)/.installed: requirements.lock requirements-models.lock pyproject.toml
 	touch $@
 
 quickstart: install ## search LoRA hyperparameters of a small real model on real text, on this machine
-	$(BIN)/rankwise run katib/experiments/quickstart.yaml
+	$(BIN)/rankwise embed $(QUICKSTART)
+	$(BIN)/rankwise run $(QUICKSTART)
 
 # Each worker takes one thread: two workers with all cores each are slower than with one.
 test: install ## unit and contract suites (under five minutes on two cores)

@@ -26,9 +26,9 @@ class Verb:
 
 
 VERBS = {
-    "run": Verb("rankwise.local.command", "search on this machine: progress, best so far, report; goes on where it stopped"),
+    "run": Verb("rankwise.local.command", "search on this machine; the same command goes on where a run stopped"),
     "report": Verb("rankwise.local.report_command", "write the report of a run anew and print its table"),
-    "validate": Verb("rankwise.local.validate_command", "check an Experiment file: every mistake at once, with its path"),
+    "validate": Verb("rankwise.local.validate_command", "check Experiment files: every mistake at once, with its path"),
     "embed": Verb("rankwise.local.embed_command", "embed an Experiment's search space ahead of time"),
     "train": Verb("rankwise.train.__main__", "one trial: train a LoRA adapter and report its metrics"),
     "serve-suggestions": Verb("rankwise.suggest.__main__", "serve Katib's suggestion API over gRPC"),

@@ -16,7 +16,7 @@ class Settings:
 
     cache: Path
     """Folder for what can be made again: vectors, converted models. ``RANKWISE_CACHE``; default
-    ``$XDG_CACHE_HOME/rankwise`` or ``~/.cache/rankwise``. On a cluster: a mounted volume, so that a restart keeps it."""
+    ``$XDG_CACHE_HOME/rankwise`` or ``~/.cache/rankwise``. On a cluster: a mounted volume, which a restart keeps."""
     threads: int | None = None
     """Threads that torch may use. ``RANKWISE_THREADS``; unset leaves torch's own choice. Trials that run side by side
     on one machine need it: two processes with all cores each are slower than two with half of them."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from rankwise.language.cache import VectorCache
 from rankwise.language.cached import CachedEncoder
 from rankwise.language.encoder import load_encoder

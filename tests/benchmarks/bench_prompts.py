@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 
+from transformers import AutoTokenizer
+
 from rankwise.language.cached import CachedEncoder
 from rankwise.language.encoder import load_encoder
 from rankwise.pretrained import resolve
 from rankwise.settings import Settings
 from support.phrasings import PHRASINGS, quality, sample
-from transformers import AutoTokenizer
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from minio import Minio
+
 from rankwise.artifacts import Incomplete, NotFound, Store, open_store
 from rankwise.artifacts.folders import MARKER
 from rankwise.artifacts.s3 import S3Store, open_s3

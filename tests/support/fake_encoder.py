@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from rankwise.deadline import Deadline
 from rankwise.language.prompt import PromptForm
 from rankwise.language.text_encoder import EmbeddingIncomplete

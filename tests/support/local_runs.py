@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import yaml
+
 from rankwise.katib_api import api_pb2, api_pb2_grpc
 
 SCRIPT = """

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
 from rankwise.language.prompt import PromptForm, describe, load_prompt
 from rankwise.space import SearchSpace
-from scipy.stats import spearmanr
 from support.paper_space import paper_space
 
 Values = Mapping[str, str]

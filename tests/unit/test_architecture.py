@@ -13,7 +13,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def lint_imports(checkout: Path) -> subprocess.CompletedProcess[str]:
-    program = "import sys; sys.path.insert(0, 'components'); from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    program = (
+        "import sys; sys.path.insert(0, 'components'); from importlinter.cli import lint_imports; "
+        "sys.exit(lint_imports(no_cache=True))"
+    )
     return subprocess.run(
         [sys.executable, "-c", program], cwd=checkout, capture_output=True, text=True, timeout=120, check=False
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from rankwise import pretrained
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.pretrained import PACKAGES, ResolvedModel, convert_once, file_sha256, folder_revision, resolve

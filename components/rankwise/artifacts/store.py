@@ -25,7 +25,7 @@ TEMPORARY = ".tmp"
 """First part of keys that no store gives out: the local store keeps half-written files there."""
 
 
-class NotFound(RankwiseError):  # noqa: N818 - an answer more than a failure
+class NotFound(RankwiseError):
     """There is nothing under that key."""
 
 

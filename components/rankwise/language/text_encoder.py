@@ -13,7 +13,7 @@ from rankwise.errors import RankwiseError
 from rankwise.language.prompt import PromptForm
 
 
-class EmbeddingIncomplete(RankwiseError):  # noqa: N818 - it is no failure: what is done is kept
+class EmbeddingIncomplete(RankwiseError):
     """The deadline came before every text had its vector.
 
     Attributes:

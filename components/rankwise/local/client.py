@@ -39,7 +39,7 @@ _CONDITIONS = {
 }
 
 
-class UnexpectedReply(Exception):  # noqa: N818
+class UnexpectedReply(Exception):
     """The service's reply is not what Katib's controller would accept."""
 
 

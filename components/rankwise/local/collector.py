@@ -23,7 +23,7 @@ TIMESTAMP_KEY = "timestamp"
 _RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,](\d+))?(?:(Z)|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
-class UnreadableMetrics(ValueError):  # noqa: N818 — reads as a finding about the trial, not about us
+class UnreadableMetrics(ValueError):
     """A metrics file holds a line that its format does not allow; Katib fails the collection then."""
 
 

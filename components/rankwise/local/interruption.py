@@ -16,7 +16,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(Exception):  # noqa: N818 — no error: the user's wish
+class Interrupted(Exception):
     """The run was asked to end. ``signal_number`` says by what."""
 
     def __init__(self, signal_number: int) -> None:

@@ -200,7 +200,7 @@ def _state_sentence(facts: SearchFacts, best: TrialFacts | None) -> str:
             return f"{words.plural(total, 'trial')} started, none has ended yet."
         if finished == 1:
             return f"The one finished trial has no value of {facts.objective.metric}."
-        return f"None of the {words.plural(finished, 'finished trial')} has a value of {facts.objective.metric}."
+        return f"Not one of the {words.plural(finished, 'finished trial')} has a value of {facts.objective.metric}."
     measured = sum(trial.value is not None for trial in facts.trials)
     return (
         f"The best of {words.plural(measured, 'trial')} with a value reached {facts.objective.metric} "

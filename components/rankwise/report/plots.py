@@ -52,31 +52,36 @@ def safe(text: str, length: int = 60) -> str:
     return str(escape(words.shorten(words.one_line(text), length)))
 
 
+_AXIS = {
+    "gridcolor": "#E6E8EB",
+    "zeroline": False,
+    "linecolor": "#B8BDC3",
+    "title": {"font": {"size": 13}, "standoff": 10},
+    "ticks": "outside",
+    "tickcolor": "#B8BDC3",
+    "automargin": True,
+}
+_BOX = {"family": FONT, "size": 13, "color": INK}
+
+
 def _figure(height: int, **layout: object) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        height=height,
-        font={"family": FONT, "size": 13, "color": INK},
-        margin={"l": 64, "r": 20, "t": 16, "b": 48},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hoverlabel={"bgcolor": "white", "font": {"family": FONT, "size": 13, "color": INK}, "align": "left"},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
-        hovermode="closest",
+    """An empty figure in the report's design. One dictionary, since plotly checks anew at every update."""
+    return go.Figure(
+        layout={
+            "template": "none",
+            "height": height,
+            "font": _BOX,
+            "margin": {"l": 64, "r": 20, "t": 16, "b": 48},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "hoverlabel": {"bgcolor": "white", "font": _BOX, "align": "left"},
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+            "hovermode": "closest",
+            "xaxis": {**_AXIS, "showgrid": False, "showline": True},
+            "yaxis": _AXIS,
+            **layout,
+        }
     )
-    axis = {
-        "gridcolor": "#E6E8EB",
-        "zeroline": False,
-        "linecolor": "#B8BDC3",
-        "title": {"font": {"size": 13}, "standoff": 10},
-        "ticks": "outside",
-        "tickcolor": "#B8BDC3",
-    }
-    figure.update_xaxes(**axis, showgrid=False, showline=True, automargin=True)
-    figure.update_yaxes(**axis, automargin=True)
-    figure.update_layout(**layout)
-    return figure
 
 
 def _direction(facts: SearchFacts) -> str:
@@ -218,9 +223,10 @@ def parallel(facts: SearchFacts) -> Plot | None:
         row = [(facts.trials.index(best), best)]
         _add_lines(figure, facts, axes, objective, row, "best", {"color": VERMILION, "width": 3}, True)
     names = [*(parameter.name for parameter in facts.parameters), facts.objective.metric]
-    for position, axis in enumerate([*axes, objective]):
-        _add_axis(figure, position, axis)
+    drawn = list(enumerate([*axes, objective]))
     figure.update_layout(
+        shapes=[_axis_line(position) for position, _ in drawn],
+        annotations=[mark for position, axis in drawn for mark in _axis_marks(position, axis)],
         xaxis={
             "tickvals": list(range(len(names))),
             "ticktext": ["<br>".join(safe(part, _LABEL) for part in _wrap(name)) for name in names],
@@ -252,7 +258,7 @@ def _line(facts: SearchFacts, axes: Sequence[Axis], index: int, trial: TrialFact
     for parameter, axis in zip(facts.parameters, axes, strict=True):
         text = trial.assignments.get(parameter.name)
         place = None if text is None else axis.place(text, parameter)
-        row.append(None if place is None else place + _jitter(index, parameter))
+        row.append(None if place is None else round(place + _jitter(index, parameter), 4))
     return row
 
 
@@ -263,8 +269,12 @@ def _value_text(facts: SearchFacts, trial: TrialFacts) -> str:
 
 def _line_texts(facts: SearchFacts, trial: TrialFacts) -> list[str]:
     """One hover text a parameter, short because there is one for every bend of every line."""
-    head = _value_text(facts, trial)
-    return [f"{head}<br>{safe(p.name, 30)}: {safe(trial.assignments.get(p.name, '–'), 40)}" for p in facts.parameters]
+    return [_parameter_text(facts, trial, parameter) for parameter in facts.parameters]
+
+
+def _parameter_text(facts: SearchFacts, trial: TrialFacts, parameter: ParameterFacts) -> str:
+    value = safe(trial.assignments.get(parameter.name, "–"), 40)
+    return f"{_value_text(facts, trial)}<br>{safe(parameter.name, 30)}: {value}"
 
 
 def _add_lines(
@@ -307,15 +317,26 @@ def _add_failed(figure: go.Figure, facts: SearchFacts, axes: Sequence[Axis]) -> 
         )  # fmt: skip
 
 
-def _add_axis(figure: go.Figure, position: int, axis: Axis) -> None:
-    figure.add_shape(
-        type="line", x0=position, x1=position, y0=0, y1=1, line={"color": "#80868B", "width": 1}, layer="below"
-    )
-    for value, text in axis.marks:
-        figure.add_annotation(
-            x=position, y=axis.position(value), text=safe(text, 14), showarrow=False, xanchor="left", xshift=4,
-            font={"size": 11, "color": INK}, bgcolor="rgba(255,255,255,0.75)", borderpad=1,
-        )  # fmt: skip
+def _axis_line(position: int) -> dict[str, object]:
+    line = {"color": "#80868B", "width": 1}
+    return {"type": "line", "x0": position, "x1": position, "y0": 0, "y1": 1, "line": line, "layer": "below"}
+
+
+def _axis_marks(position: int, axis: Axis) -> list[dict[str, object]]:
+    return [
+        {
+            "x": position,
+            "y": axis.position(value),
+            "text": safe(text, 14),
+            "showarrow": False,
+            "xanchor": "left",
+            "xshift": 4,
+            "font": {"size": 11, "color": INK},
+            "bgcolor": "rgba(255,255,255,0.75)",
+            "borderpad": 1,
+        }
+        for value, text in axis.marks
+    ]
 
 
 def importances(analysis: Analysis) -> Plot | None:
@@ -408,11 +429,11 @@ def _slice(
     order = {id(trial): number for number, trial in enumerate(facts.trials)}
     for members, marker in groups:
         figure.add_scatter(
-            x=[place + _jitter(order[id(trial)], parameter) for place, trial in members],
+            x=[round(place + _jitter(order[id(trial)], parameter), 4) for place, trial in members],
             y=[trial.value for _, trial in members],
             mode="markers",
             marker=marker,
-            text=[_describe(trial, facts) for _, trial in members],
+            text=[_parameter_text(facts, trial, parameter) for _, trial in members],
             hovertemplate="%{text}<extra></extra>",
         )
     values = [trial.value for _, trial in rows if trial.value is not None]

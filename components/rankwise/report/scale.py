@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rankwise.report.facts import ParameterFacts
 
 _MANY = 12
-"""A list of more values than this gets rounded ticks instead of one tick a value."""
+"""A list of more numbers than this gets round ticks instead of one tick a number; of categories, twice as many."""
 
 
 class Scale(enum.Enum):
@@ -96,7 +96,8 @@ def axis_of(parameter: ParameterFacts) -> Axis:
     scale = scale_of(parameter)
     if scale is Scale.CATEGORY:
         categories = tuple(dict.fromkeys(parameter.values or ()))
-        marks = tuple((float(index), text) for index, text in enumerate(categories))
+        stride = math.ceil(len(categories) / (2 * _MANY))  # more names than this would lie on each other
+        marks = tuple((float(index), text) for index, text in enumerate(categories) if index % stride == 0)
         return Axis(scale, 0.0, float(len(categories) - 1), categories, marks)
     numbers = list_numbers(parameter)
     if numbers:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class TimeLimitReached(Exception):  # noqa: N818 - the outcome of a wait, not a fault
+class TimeLimitReached(Exception):
     """The work was not done in time; it may still be running."""
 
 

@@ -86,7 +86,7 @@ class Projection(nn.Module):
         V = torch.tensor(np.asarray(reference[chosen], dtype=np.float64))  # (r, d)  # noqa: N806
         self.mean = V.mean(0)
         # A component that does not vary carries nothing: dividing by 1 leaves it at zero.
-        std = V.std(0, correction=0)
+        std = (V - self.mean).square().mean(0).sqrt()
         self.std = torch.where(std > 1e-6 * (1.0 + self.mean.abs()), std, 1.0)
         S = self.standardize(V)  # (r, d)  # noqa: N806
         self.start = _start(S, torch.tensor(positions[chosen]), settings)  # (q, d)
@@ -134,15 +134,16 @@ def _start(S: Tensor, P: Tensor, settings: DeepKernelSettings) -> Tensor:  # noq
     generator = torch.Generator().manual_seed(settings.seed)
     random = torch.randn((q, d), generator=generator, dtype=torch.float64) * (settings.random_size / math.sqrt(d))
     centred = P - P.mean(0)
-    varying = centred.std(0, correction=0) > 1e-9
-    targets = centred[:, varying] / centred[:, varying].std(0, correction=0)  # (r, p')
+    deviation = centred.square().mean(0).sqrt()  # (p,)
+    varying = deviation > 1e-9
+    if not bool(varying.any()):
+        return random
+    targets = centred[:, varying] / deviation[varying]  # (r, p')
     if targets.shape[1] > q // 2:
         # More numbers than room: their q/2 leading directions.
         left, size, _ = torch.linalg.svd(targets, full_matrices=False)
         targets = (left * size)[:, : q // 2]
-        targets = targets / targets.std(0, correction=0).clamp_min(1e-9)
-    if targets.shape[1] == 0:
-        return random
+        targets = targets / targets.square().mean(0).sqrt().clamp_min(1e-9)
     ridge = settings.ridge * r
     if d <= r:
         gram = S.T @ S + ridge * torch.eye(d, dtype=S.dtype)  # (d, d)

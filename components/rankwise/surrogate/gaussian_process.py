@@ -206,7 +206,7 @@ class FittedSurrogate:
     def log_density(self, X: NDArray[np.floating], y: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
         """Log predictive density (m,) of new noisy outcomes y (m,) at rows X (m, d)."""
         mean, latent = self.posterior(X)
-        variance = latent + float(self.model.noise)
+        variance = latent + self.model.noise.item()
         density: NDArray[np.float64] = -0.5 * ((y - mean) ** 2 / variance + np.log(2 * math.pi * variance))
         return density
 

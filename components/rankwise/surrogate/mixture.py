@@ -32,7 +32,7 @@ def earned_weights(surrogates: Sequence[Surrogate], observations: int) -> NDArra
     if observations < FIRST_EVIDENCE:
         return np.full(len(surrogates), 1.0 / len(surrogates))
     evidence = np.array([s.leave_one_out().sum() for s in surrogates])  # (k,)
-    evidence = np.nan_to_num(evidence, nan=-np.inf, posinf=np.finfo(np.float64).max)
+    evidence = np.where(np.isnan(evidence) | np.isposinf(evidence), -np.inf, evidence)
     if not np.isfinite(evidence).any():
         return np.full(len(surrogates), 1.0 / len(surrogates))
     weights = np.exp(evidence - evidence.max())

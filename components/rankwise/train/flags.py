@@ -342,10 +342,4 @@ def _joined(argv: Sequence[str]) -> list[str]:
 
 
 def _show(value: object) -> str:
-    return (
-        ",".join(map(str, value))
-        if isinstance(value, tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

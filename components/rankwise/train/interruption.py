@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):  # noqa: N818 - not a failure
+class Interrupted(Exception):
     """Somebody asked this process to stop."""
 
 

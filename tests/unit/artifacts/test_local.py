@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from rankwise.artifacts import Incomplete, NotFound, open_store
 from rankwise.artifacts.local import LocalStore, replace_file
 from rankwise.errors import SurroundingsError

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.artifacts import Code, Cost, DataSource, Manifest, ModelSource, Outcome, Sample, trial_key
 from rankwise.errors import InvalidInput
 

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+
 from rankwise.artifacts.s3 import S3Store, open_s3
 from rankwise.artifacts.store import NotFound, open_store
 from rankwise.errors import InvalidInput, SurroundingsError

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
+
 from rankwise.data import CausalCollator, Collator, Encoded, Example, Seq2SeqCollator, batches
 from rankwise.errors import InvalidInput
 from support.small_tokenizers import small_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 TOKENIZER = small_tokenizer()
 BOS = small_tokenizer(bos=True)

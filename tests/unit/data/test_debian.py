@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.data import debian, load_examples
 from rankwise.data.debian import Description, Pair, contains_words, deduplicate, parse, sample, to_pair, words
 from rankwise.retry import call

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.artifacts.local import LocalStore
 from rankwise.data import Example, LoadedData, load_examples
 from rankwise.data import load as load_module

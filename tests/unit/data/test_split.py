@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.data import parse_size, split, subset
 from rankwise.errors import InvalidInput
 

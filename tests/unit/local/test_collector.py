@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from rankwise.local.collector import (
     Follower,
     MetricsSource,

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from rankwise.local.engine import run
 from support.local_runs import (
     LOSS,

@@ -7,6 +7,7 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from rankwise.errors import InvalidInput
 from rankwise.local.early_stopping import MedianStop, RuleWatch, check_early_stopping
 from rankwise.local.records import Comparison, StopRule

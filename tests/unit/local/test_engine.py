@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.local.engine import EngineOptions, RunResult, run
 from rankwise.local.interruption import Interrupted, Interruption

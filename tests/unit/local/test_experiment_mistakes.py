@@ -257,7 +257,7 @@ def collected(**source: Any) -> tuple[str, Any]:
         (("metadata/annotations/rankwise.dev~final-arguments", '["a", 1]'), [(f"{FINALS}[1]", "1")]),
         (("metadata/annotations/rankwise.dev~final-arguments", {"a": "b"}), [(FINALS, '{"a": "b"}')]),
     ],
-    ids=lambda value: str(value)[:90],
+    ids=lambda value: str(value).replace(str(MISSING), "MISSING")[:90],
 )
 def test_one_mistake(change: tuple[str, Any], expected: list[tuple[str, str]]) -> None:
     assert problems(changed(change)) == expected
@@ -312,7 +312,7 @@ def test_names_leave_room_for_trial_names_and_the_service() -> None:
             "StdOut or File: no other collector",
         ),
     ],
-    ids=lambda value: str(value)[:60],
+    ids=lambda value: str(value).replace(str(MISSING), "MISSING")[:60],
 )
 def test_sentences_help(change: tuple[str, Any], words: str) -> None:
     assert words in sentence(changed(change))

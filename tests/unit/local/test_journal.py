@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.local.journal import CHANGEABLE, SCHEMA_VERSION, Journal
 from rankwise.local.records import (

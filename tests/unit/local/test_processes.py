@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.local.lock import LOCK_FILE, locked
 from rankwise.local.processes import (

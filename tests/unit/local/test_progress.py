@@ -6,9 +6,10 @@ import io
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
+
 from rankwise.local.progress import LiveOutput, PlainOutput, Snapshot, choose_output, duration_text, seconds_left
 from rankwise.local.records import Condition, Kind, TrialRecord
-from rich.console import Console
 
 RUNNING = TrialRecord("t-2", Kind.SEARCH, 1, {"rank": "8", "lr": "3e-4"})
 ENDED = TrialRecord("t-2", Kind.SEARCH, 1, {"rank": "8"}, condition=Condition.SUCCEEDED, seconds=61.0)

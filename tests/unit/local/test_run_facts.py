@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from rankwise.artifacts.manifest import Code, Cost, DataSource, Manifest, ModelSource, Outcome, Sample, trial_key
 from rankwise.artifacts.store import Store, open_store
 from rankwise.local.experiment import Experiment, load_experiment

@@ -117,7 +117,7 @@ def test_the_verdict_admits_a_loss() -> None:
     [
         ("nothing", "No trial was started yet."),
         ("all pending", "12 trials started, none has ended yet."),
-        ("all failed", "None of the 12 finished trials has a value of loss."),
+        ("all failed", "Not one of the 12 finished trials has a value of loss."),
         ("no finals", "Best and default were not compared on the test split."),
         ("best only", "Best and default were not compared on the test split."),
         ("one trial", "it is the best one itself"),

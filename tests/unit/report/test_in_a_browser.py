@@ -22,7 +22,9 @@ window.faults = [];
 window.alert = () => faults.push("alert");
 addEventListener("error", (event) => faults.push("error: " + event.message));
 addEventListener("unhandledrejection", (event) => faults.push("rejection: " + event.reason));
-addEventListener("securitypolicyviolation", (event) => faults.push("policy: " + event.violatedDirective + " " + event.blockedURI));
+addEventListener("securitypolicyviolation", (event) => {
+  faults.push("policy: " + event.violatedDirective + " " + event.blockedURI);
+});
 addEventListener("load", () => setTimeout(() => {
   const loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
   document.documentElement.dataset.faults = JSON.stringify([...faults, ...loaded]);
@@ -31,7 +33,8 @@ addEventListener("load", () => setTimeout(() => {
 
 SORT = """<script>
 addEventListener("load", () => {
-  const names = () => [...document.querySelectorAll(".trials tbody tr")].map((row) => row.cells[0].textContent).join(",");
+  const rows = () => [...document.querySelectorAll(".trials tbody tr")];
+  const names = () => rows().map((row) => row.cells[0].textContent).join(",");
   const button = document.querySelectorAll(".trials thead button")[3];
   button.click(); document.documentElement.dataset.up = names();
   button.click(); document.documentElement.dataset.down = names();
@@ -47,8 +50,8 @@ def dump(page: str, folder: Path, extra: str = "") -> str:
     )
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
-        "--disable-component-update", "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--window-size=1280,2000",
-        "--virtual-time-budget=30000", "--dump-dom", file.as_uri(),
+        "--disable-component-update", "--no-first-run", f"--user-data-dir={folder / 'profile'}",
+        "--window-size=1280,2000", "--virtual-time-budget=30000", "--dump-dom", file.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, timeout=240, check=True)
     return done.stdout.decode()

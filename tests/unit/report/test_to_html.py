@@ -17,7 +17,8 @@ from rankwise.space.trial import TrialState
 from support.facts import HOSTILE, edge_cases, hostile_facts, synthetic_facts
 
 SECTIONS = (
-    "final", "configuration", "history", "parallel", "importances", "slices", "proxy", "curves", "examples", "trials", "made",
+    "final", "configuration", "history", "parallel", "importances", "slices", "proxy", "curves", "examples", "trials",
+    "made",
 )  # fmt: skip
 
 
@@ -30,14 +31,15 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self._open: tuple[str, dict[str, str | None]] = ("", {})
-        self.feed(text)
+        # plotly.js is 4.8 MB of the page and takes the parser seconds; that it is there once is tested on the text.
+        self.feed(text.replace(plotly.offline.get_plotlyjs(), "/* plotly.js */"))
         self.close()
 
     def handle_starttag(self, tag, attrs) -> None:
         self._open = (tag, dict(attrs))
         self.elements.append(self._open)
 
-    def handle_endtag(self, tag) -> None:
+    def handle_endtag(self, tag) -> None:  # noqa: ARG002
         self._open = ("", {})
 
     def handle_data(self, data) -> None:

@@ -162,7 +162,7 @@ def _get(url: str, process: subprocess.Popen[bytes]) -> object:
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize("hostile", [False, True])
+@pytest.mark.parametrize("hostile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_dashboard_shows_the_study(hostile: bool, tmp_path: Path) -> None:
     facts = hostile_facts() if hostile else synthetic_facts(12)
     write_database(facts, tmp_path / "optuna.db")

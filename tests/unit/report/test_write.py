@@ -39,7 +39,7 @@ def test_a_failure_leaves_the_earlier_file_whole(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing, "write_database", fail)
-    with pytest.raises(SurroundingsError, match="could not be written into .*: No space left on device"):
+    with pytest.raises(SurroundingsError, match=r"could not be written into .*: No space left on device"):
         write_report(synthetic_facts(5), tmp_path)
     assert paths.optuna.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 4

@@ -50,6 +50,7 @@ def test_the_help_names_every_flag_with_its_default() -> None:
         assert f"--{flag.name} " in text
         assert flag.help.split(";")[0].split()[0] in text
     assert "(0.0002)" in text
+    assert "(1.0)" in text  # a fraction; "1" would be one example
     assert "[RANKWISE_STORE]" in text
 
 
