@@ -108,7 +108,9 @@ def test_building_a_study_leaves_optunas_logging_alone() -> None:
     assert optuna.logging.get_verbosity() == before
 
 
-@pytest.mark.parametrize("name", ["whole", *sorted(edge_cases())])
+@pytest.mark.parametrize(
+    "name", ["whole", "nothing", "all pending", "maximize", "foreign assignments", "no cost", "hostile texts"]
+)
 def test_the_database_reads_back_as_the_study_in_memory(name: str, tmp_path: Path) -> None:
     facts = synthetic_facts(40) if name == "whole" else edge_cases()[name]
     path = tmp_path / "optuna.db"
@@ -124,7 +126,7 @@ def test_the_database_reads_back_as_the_study_in_memory(name: str, tmp_path: Pat
     stored._storage._backend.engine.dispose()
 
 
-@pytest.mark.parametrize("folder", ["with space", "question?mark=1", "hash#", "per%20cent", "schrägstrich-漢"])
+@pytest.mark.parametrize("folder", ["with space and %20", "question?mark=1#", "schrägstrich-漢"])
 def test_any_folder_name_will_do(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()
     path = tmp_path / folder / "optuna.db"
