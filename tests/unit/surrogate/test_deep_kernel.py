@@ -16,7 +16,7 @@ from rankwise.surrogate.deep_kernel import DeepKernelSettings, Projection, fit_d
 from rankwise.surrogate.gaussian_process import FitError, GaussianProcess, matern_kernel
 from rankwise.surrogate.observations import outcomes
 
-SMALL = DeepKernelSettings(projection_dim=16, steps=30)
+SMALL = DeepKernelSettings(projection_dim=16, steps=15)
 
 
 def language(n: int = 200, d: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +76,7 @@ def test_the_fit_in_the_span_is_the_fit_of_all_weights() -> None:
 def test_it_learns_what_the_vectors_hold() -> None:
     V, numbers = language(n=400)
     truth = np.sin(5 * numbers[:, 0]) + numbers[:, 1]
-    fitted = fit_deep_kernel(V[:40], outcomes(truth[:40]), V, numbers, DeepKernelSettings())
+    fitted = fit_deep_kernel(V[:40], outcomes(truth[:40]), V, numbers, DeepKernelSettings(steps=20))
     mean, variance = fitted.posterior(V[40:])
     # 0.93 was found; a model that learned nothing gives 0.
     assert np.corrcoef(mean, truth[40:])[0, 1] > 0.8
@@ -87,7 +87,7 @@ def test_the_joint_fit_lowers_the_loss_and_moves_the_weights() -> None:
     V, numbers = language()
     y = outcomes(np.sin(5 * numbers[:25, 0]))
     free = fit_deep_kernel(V[:25], y, V, numbers, SMALL)
-    frozen = fit_deep_kernel(V[:25], y, V, numbers, DeepKernelSettings(projection_dim=16, steps=30, freedom=0.0))
+    frozen = fit_deep_kernel(V[:25], y, V, numbers, DeepKernelSettings(projection_dim=16, steps=15, freedom=0.0))
     assert free.model.log_marginal_likelihood(free.Z, free.y) > frozen.model.log_marginal_likelihood(frozen.Z, frozen.y)
     projection = frozen.features.__self__  # type: ignore[attr-defined]
     assert projection.deviation.abs().max() == 0
@@ -102,7 +102,7 @@ def test_the_same_call_gives_the_same_bits_and_leaves_global_state_alone() -> No
     assert torch.get_default_dtype() is torch.float32
     torch.manual_seed(99)
     np.testing.assert_array_equal(fit_deep_kernel(V[:20], y, V, numbers, SMALL).posterior(V), first)
-    other = DeepKernelSettings(projection_dim=16, steps=30, seed=1)
+    other = DeepKernelSettings(projection_dim=16, steps=15, seed=1)
     assert not np.array_equal(fit_deep_kernel(V[:20], y, V, numbers, other).posterior(V), first)
 
 
@@ -111,7 +111,7 @@ def test_the_model_comes_in_eval_mode() -> None:
     assert not fit_deep_kernel(V[:5], outcomes(numbers[:5, 0]), V, numbers, SMALL).model.training
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=8)
 @given(
     n=st.integers(0, 8),
     distinct=st.integers(1, 8),
