@@ -20,6 +20,10 @@ import grpc
 import yaml
 
 from rankwise.katib_api import api_pb2, api_pb2_grpc
+from rankwise.local.engine import EngineOptions, RunResult, run
+from rankwise.local.interruption import Interruption
+from rankwise.retry import Backoff
+from rankwise.settings import Settings
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -190,3 +194,18 @@ def status(folder: Path) -> dict[str, Any]:
 def names(trials: Sequence[Any]) -> list[str]:
     """Names of messages or records."""
     return [trial.name for trial in trials]
+
+
+def go(file: Path, folder: Path, endpoint: str, interruption: Interruption | None = None) -> RunResult:
+    return run(
+        file,
+        folder,
+        endpoint=endpoint,
+        settings=Settings(cache=folder.parent / "cache"),
+        interruption=interruption,
+        options=EngineOptions(poll=0.01, grace=5.0, backoff=Backoff(attempts=3, first=0.01, longest=0.01)),
+    )
+
+
+def loss(assignments: dict[str, str]) -> float:
+    return (float(assignments["x"]) - 3) ** 2 + (0.5 if assignments["kind"] == "b" else 0)

