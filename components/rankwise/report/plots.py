@@ -27,7 +27,10 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans'
 MAX_CURVES = 100
 """Training curves are drawn for at most this many trials: the best ones."""
 MAX_CURVE_POINTS = 200
-_LABEL = 22
+MAX_LINES = 150
+"""The parallel plot has at most this many lines of trials with a value, evenly from the worst to the best; more of
+them are one dark area."""
+_LABEL = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def history(facts: SearchFacts, analysis: Analysis) -> Plot | None:
             "tickformat": "d",
             **({"dtick": 1} if last < 8 else {}),
         },
-        yaxis=_value_axis_options(values, f"{safe(facts.objective.metric, 40)} on validation ({_direction(facts)})"),
+        yaxis=_value_axis_options(values, f"{safe(facts.objective.metric, 28)} on validation ({_direction(facts)})"),
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
     return Plot("plot-history", figure, f"{facts.objective.metric} of each trial and the best so far")
@@ -205,7 +208,7 @@ def parallel(facts: SearchFacts) -> Plot | None:
     objective = value_axis([t.value for _, t in valued if t.value is not None])
     figure = _figure(460, margin={"l": 24, "r": 70, "t": 16, "b": 56})
     _add_failed(figure, facts, axes)
-    places = ranks([t.value for _, t in valued if t.value is not None], facts.objective.goal is Goal.MINIMIZE)
+    valued, places = _sample(valued, facts)
     for level, colour in enumerate(LEVELS):
         rows = [
             (i, t)
@@ -231,6 +234,7 @@ def parallel(facts: SearchFacts) -> Plot | None:
             "tickvals": list(range(len(names))),
             "ticktext": ["<br>".join(safe(part, _LABEL) for part in _wrap(name)) for name in names],
             "range": [-0.15, len(names) - 0.7],
+            "tickangle": 0,
             "showline": False,
             "ticks": "",
             "fixedrange": True,
@@ -239,6 +243,15 @@ def parallel(facts: SearchFacts) -> Plot | None:
     )
     width = max(640, 105 * len(names))
     return Plot("plot-parallel", figure, "Parameters and value of each trial as one line", width)
+
+
+def _sample(rows: list[tuple[int, TrialFacts]], facts: SearchFacts) -> tuple[list[tuple[int, TrialFacts]], list[float]]:
+    """At most MAX_LINES trials with their places among all, evenly over the places; the worst and best stay in."""
+    places = ranks([t.value for _, t in rows if t.value is not None], facts.objective.goal is Goal.MINIMIZE)
+    order = sorted(range(len(rows)), key=lambda i: (places[i], i))
+    if len(order) > MAX_LINES:
+        order = [order[round(i * (len(order) - 1) / (MAX_LINES - 1))] for i in range(MAX_LINES)]
+    return [rows[i] for i in order], [places[i] for i in order]
 
 
 def _wrap(name: str) -> list[str]:
@@ -305,8 +318,9 @@ def _add_failed(figure: go.Figure, facts: SearchFacts, axes: Sequence[Axis]) -> 
     x: list[float | None] = []
     y: list[float | None] = []
     text: list[str] = []
-    for index, trial in enumerate(facts.trials):
-        if trial.value is None and trial.state.is_finished:
+    failed = [(i, t) for i, t in enumerate(facts.trials) if t.value is None and t.state.is_finished]
+    for index, trial in failed[:: math.ceil(len(failed) / MAX_LINES) or 1]:
+        if axes:
             x += [*range(len(axes)), None]
             y += [*_line(facts, axes, index, trial), None]
             text += [*_line_texts(facts, trial), ""]
@@ -491,7 +505,7 @@ def curves(facts: SearchFacts) -> Plot | None:
     steps = all(report.step is not None for trial, _ in tracks for report in trial.history)
     values = [value for trial, track in tracks if trial.value is not None for _, value in track]
     values = values or [value for _, track in tracks for _, value in track]
-    options = _value_axis_options(values, f"{safe(metric, 40)} ({_direction(facts)})")
+    options = _value_axis_options(values, f"{safe(metric, 28)} ({_direction(facts)})")
     figure.update_layout(xaxis={"title": {"text": "step" if steps else "report"}, "rangemode": "tozero"}, yaxis=options)
     return Plot("plot-curves", figure, f"{metric} while each trial trained")
 

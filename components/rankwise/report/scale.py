@@ -123,7 +123,7 @@ def numeric_marks(low: float, high: float, scale: Scale) -> tuple[tuple[float, s
         return ((low, short(low)),)
     inner = _decades(low, high) if scale is Scale.LOG else _round_numbers(low, high)
     axis = Axis(scale, low, high, (), ())
-    inner = [value for value in inner if 0.08 <= axis.position(value) <= 0.92]
+    inner = [value for value in inner if low < value < high and 0.08 <= axis.position(value) <= 0.92]
     return tuple((value, short(value)) for value in sorted({low, high, *inner}))
 
 

@@ -18,12 +18,18 @@ from rankwise.report.analysis import Analysis
 from rankwise.report.facts import SearchFacts, TrialFacts
 
 
+def _straight(value: object) -> object:
+    """Every text of the page passes here, except what is markup already."""
+    return words.straight(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_straight,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -105,5 +111,7 @@ def to_html(facts: SearchFacts, analysis: Analysis) -> str:
         has_memory=any(trial.cost.peak_memory_bytes is not None for trial in facts.trials),
         has_notes=any(trial.notes or trial.adapter for trial in facts.trials),
         curves_limit=plots.MAX_CURVES,
+        lines_limit=plots.MAX_LINES,
+        valued=sum(trial.value is not None for trial in facts.trials),
         number=words.number,
     )

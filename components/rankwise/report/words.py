@@ -84,8 +84,18 @@ def shorten(text: str, length: int) -> str:
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
 
 
+_TURNS = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+"""Characters that turn the writing direction of all that follows, beyond the text they stand in."""
+
+
+def straight(text: str) -> str:
+    """The text without characters that turn the writing direction of the sentence around it."""
+    return text.translate(_TURNS)
+
+
 def one_line(text: str) -> str:
-    """The text without control characters (line ends, terminal escapes), blanks collapsed."""
+    """The text without control characters (line ends, terminal escapes, turns of direction), blanks collapsed."""
+    text = straight(text)
     clean = "".join(" " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text)
     return " ".join(clean.split())
 

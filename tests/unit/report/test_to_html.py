@@ -10,7 +10,7 @@ import pytest
 
 from rankwise.report.analysis import analyse
 from rankwise.report.facts import facts_from_json
-from rankwise.report.plots import MAX_CURVES, curves, history, parallel
+from rankwise.report.plots import LEVELS, MAX_CURVES, MAX_LINES, curves, history, parallel
 from rankwise.report.to_html import to_html
 from rankwise.report.to_json import to_json
 from rankwise.space.trial import TrialState
@@ -107,6 +107,7 @@ def test_texts_cannot_leave_their_place() -> None:
     page, other = Page(text), page_of(plain)
     assert "<script>alert" not in text
     assert "<b>b</b>" not in text
+    assert "\u202e" not in text
     assert page.count("b") == other.count("b") == 0
     executable = [script for attributes, script in page.scripts if "type" not in attributes]
     assert executable == [script for attributes, script in other.scripts if "type" not in attributes]
@@ -114,7 +115,7 @@ def test_texts_cannot_leave_their_place() -> None:
         name for _, found in other.elements for name in found
     } | {"lang"}
     seen = [" ".join(found.split()) for found in page.texts]
-    assert " ".join(HOSTILE.split()) in seen  # it is shown, not dropped
+    assert " ".join(HOSTILE.replace("\u202e", "").split()) in seen  # it is shown, not dropped
     assert page.figures  # and the data of the figures still parse
 
 
@@ -209,6 +210,16 @@ def test_every_trial_with_a_value_is_one_line_of_the_parallel_plot() -> None:
     levels = [trace for trace in plot.figure.data if trace.name not in ("failed", "default", "best")]
     gaps = sum(list(trace.x).count(None) for trace in levels)
     assert gaps == sum(trial.value is not None for trial in facts.trials)
+
+
+def test_of_many_trials_lines_are_drawn_from_the_worst_to_the_best() -> None:
+    facts = synthetic_facts(400, finals=False)
+    plot = parallel(facts)
+    assert plot is not None
+    levels = [trace for trace in plot.figure.data if trace.name not in ("failed", "default", "best")]
+    assert [list(trace.x).count(None) for trace in levels] == [MAX_LINES // len(LEVELS)] * len(LEVELS)
+    ends = [y for trace in levels for x, y in zip(trace.x, trace.y, strict=True) if x == len(facts.parameters)]
+    assert (min(ends), max(ends)) == (0.0, 1.0)
 
 
 def test_a_diverged_curve_does_not_press_the_others_flat() -> None:

@@ -78,6 +78,12 @@ def test_one_line_leaves_nothing_that_steers_a_terminal(text: str) -> None:
     assert line == line.strip()
 
 
+def test_a_text_cannot_turn_the_sentence_around_it() -> None:
+    assert words.straight("a\u202eb\u2066c\u2069\u202c") == "abc"
+    assert words.one_line("a\u202eb\nc") == "ab c"
+    assert words.straight("שלום") == "שלום"
+
+
 def test_wide_characters_take_two_columns() -> None:
     assert (words.width("漢字"), words.width("é"), words.width("abc")) == (4, 1, 3)
     assert words.pad("漢", 4) == "漢  "
