@@ -13,16 +13,7 @@ import pytest
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.local.interruption import Interrupted, Interruption
 from rankwise.local.records import Condition
-from support.local_runs import (
-    FakeSuggestions,
-    change,
-    experiment,
-    go,
-    listed,
-    names,
-    search_rows,
-    status,
-)
+from support.local_runs import FakeSuggestions, change, experiment, go, listed, names, search_rows, serving, status
 
 Status = Any
 
