@@ -13,9 +13,10 @@ import jinja2
 import plotly
 from markupsafe import Markup
 
-from rankwise.report import plots, tables, words
+from rankwise.report import parallel, plots, tables, words
 from rankwise.report.analysis import Analysis
 from rankwise.report.facts import SearchFacts, TrialFacts
+from rankwise.report.figure import Plot
 
 
 def _straight(value: object) -> object:
@@ -45,7 +46,7 @@ def _library() -> Markup:
     return Markup(code)  # noqa: S704 - a library's code, checked above
 
 
-def _figure_json(plot: plots.Plot) -> Markup:
+def _figure_json(plot: Plot) -> Markup:
     """A figure as JSON that cannot end its script element."""
     text = plot.figure.to_json()
     escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -87,7 +88,7 @@ def to_html(facts: SearchFacts, analysis: Analysis) -> str:
     rows = [_trial_row(i, t, facts, metrics, t is best) for i, t in enumerate(facts.trials, start=1)]
     figures = {
         "history": plots.history(facts, analysis),
-        "parallel": plots.parallel(facts),
+        "parallel": parallel.parallel(facts),
         "importances": plots.importances(analysis),
         "proxy": plots.proxy(facts, analysis),
         "curves": plots.curves(facts),
@@ -111,7 +112,7 @@ def to_html(facts: SearchFacts, analysis: Analysis) -> str:
         has_memory=any(trial.cost.peak_memory_bytes is not None for trial in facts.trials),
         has_notes=any(trial.notes or trial.adapter for trial in facts.trials),
         curves_limit=plots.MAX_CURVES,
-        lines_limit=plots.MAX_LINES,
+        lines_limit=parallel.MAX_LINES,
         valued=sum(trial.value is not None for trial in facts.trials),
         number=words.number,
     )

@@ -10,7 +10,8 @@ import pytest
 
 from rankwise.report.analysis import analyse
 from rankwise.report.facts import facts_from_json
-from rankwise.report.plots import LEVELS, MAX_CURVES, MAX_LINES, curves, history, parallel
+from rankwise.report.parallel import LEVELS, MAX_LINES, parallel
+from rankwise.report.plots import MAX_CURVES, curves, history
 from rankwise.report.to_html import to_html
 from rankwise.report.to_json import to_json
 from rankwise.space.trial import TrialState
