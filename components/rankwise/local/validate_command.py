@@ -26,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
     for path in arguments.files:
         problems, experiment = check(path)
         for problem in problems:
-            print(f"{path}: {problem}", file=sys.stderr)
+            # A file that cannot be read is its own place.
+            print(problem if problem.path == str(path) else f"{path}: {problem}", file=sys.stderr)
         wrong = wrong or bool(problems)
         if experiment is not None and not problems:
             size = experiment.space.size
