@@ -32,7 +32,7 @@ class FakeEncoder:
         digest = hashlib.shake_128(text.encode("utf-8", "surrogatepass")).digest(2 * self.dimension)
         return np.frombuffer(digest, dtype="<u2").astype(np.float32)
 
-    def encode(self, texts: Sequence[str], deadline: Deadline | None = None) -> NDArray[np.float32]:  # noqa: ARG002
+    def encode(self, texts: Sequence[str], deadline: Deadline | None = None) -> NDArray[np.float32]:
         room = len(texts) if self.capacity is None else max(0, self.capacity - len(self.asked))
         done = list(texts[:room])
         self.asked += done

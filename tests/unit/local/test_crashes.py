@@ -23,24 +23,12 @@ from support.local_runs import (
     experiment,
     rows,
     search_rows,
-    serving,
     status,
 )
 
 PATIENCE = 60.0
 """Bound of every wait: a machine under load is slow, a hanging test is broken."""
 SLOW = f"time.sleep(0.15)\n{LOSS}"
-
-
-@pytest.fixture
-def service() -> FakeSuggestions:
-    return FakeSuggestions()
-
-
-@pytest.fixture
-def endpoint(service: FakeSuggestions) -> Iterator[str]:
-    with serving(service) as address:
-        yield address
 
 
 def engine(file: Path, folder: Path, endpoint: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:

@@ -40,7 +40,7 @@ class Page(HTMLParser):
         self._open = (tag, dict(attrs))
         self.elements.append(self._open)
 
-    def handle_endtag(self, tag) -> None:  # noqa: ARG002
+    def handle_endtag(self, tag) -> None:
         self._open = ("", {})
 
     def handle_data(self, data) -> None:
