@@ -27,13 +27,22 @@ from rankwise.errors import SurroundingsError
 from rankwise.local.records import ProcessId
 
 EXIT_CODE_FILE = "exit-code"
-# The traps keep the shell alive when its group is told to end, so that it can write the exit code; a trapped signal
-# is back to its default in the command itself.
+# No trap before the command runs: a signal that comes earlier ends the shell, and is not lost between a trap and the
+# command's start. Afterwards the trap keeps the shell alive when its group is told to end, so that it can write the
+# exit code. A trapped signal interrupts `wait`, whose status is then not the command's: it is asked again.
 _SHELL = """
-trap : TERM INT HUP
 IFS= read -r ready || exit 125
-"$@" </dev/null
+"$@" </dev/null &
+command=$!
+trap : TERM INT HUP
+wait "$command"
 code=$?
+while kill -0 "$command" 2>/dev/null; do wait "$command"; code=$?; done
+if [ "$code" -gt 128 ]; then
+  wait "$command" 2>/dev/null
+  again=$?
+  [ "$again" -eq 127 ] || code=$again
+fi
 echo "$code" > "$RANKWISE_EXIT_CODE_FILE.part" && mv "$RANKWISE_EXIT_CODE_FILE.part" "$RANKWISE_EXIT_CODE_FILE"
 exit "$code"
 """

@@ -200,9 +200,12 @@ def test_a_trial_that_ended_without_its_engine_has_left_its_code(tmp_path: Path)
 
 
 def test_an_adopted_trial_can_be_ended(tmp_path: Path) -> None:
-    process = child_of_a_killed_engine(tmp_path / "t", "sleep 600")
+    process = child_of_a_killed_engine(tmp_path / "t", f"touch {tmp_path / 'begun'}; sleep 600")
     adopted = TrialProcess.adopt(process, tmp_path / "t")
     assert adopted is not None
+    end = time.monotonic() + PATIENCE
+    while not (tmp_path / "begun").exists() and time.monotonic() < end:
+        time.sleep(0.01)
     stop_all([adopted], PATIENCE)
     assert adopted.poll() == 128 + signal.SIGTERM
     assert not is_alive(process)
