@@ -22,7 +22,7 @@ def test_the_quickstart_made_small(tmp_path: Path) -> None:
     """Two of 30 layers and 16 examples a trial: the way is the quickstart's, the adapter's quality is not."""
     document: Any = yaml.safe_load((REPOSITORY / "katib" / "experiments" / "quickstart.yaml").read_text())
     spec = document["spec"]
-    spec["maxTrialCount"] = 3
+    spec["maxTrialCount"], spec["maxFailedTrialCount"] = 3, 1
     spec["algorithm"]["algorithmSettings"] = [{"name": "initial_points", "value": "2"}]
     for parameter, values in zip(
         spec["parameters"], (["2", "4"], ["1", "2"], ["0"], ["5e-5", "1e-3"], ["4", "8"]), strict=True
