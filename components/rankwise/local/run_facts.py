@@ -178,6 +178,7 @@ def _final(record: TrialRecord, manifest: Manifest | None, store: Store) -> Fina
         standard_errors=_named(manifest.standard_errors, tested),
         per_example=_named(values, tested),
         cost=_cost(manifest),
+        subset=_subset(manifest),
         examples=tuple(Example(e.source, e.target, e.prediction) for e in manifest.examples),
     )
 

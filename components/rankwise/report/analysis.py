@@ -34,7 +34,7 @@ class Importances:
 
 @dataclass(frozen=True, slots=True)
 class ProxyCost:
-    """What a trial on the proxy costs beside a training on all data, from the seconds that trials measured.
+    """What a trial on the proxy costs beside a final run, from the seconds that trials measured.
 
     Attributes:
         subset: share of the training data in a trial (median); None when unknown.

@@ -6,7 +6,7 @@
     ├── objective, algorithm, parameters      what was asked
     ├── trials                                what was tried, in the order of suggestion
     ├── default_configuration                 what the best configuration is compared with
-    ├── finals: default, best, lead           trained on all data, measured once on the test split
+    ├── finals: default, best, lead           trained on more data, measured once on the test split
     └── environment                           versions, model, data, seeds, commands
 
 Nothing here is derived: what follows from these facts (the best trial, differences, importances) is computed by
@@ -211,7 +211,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class FinalRun:
-    """A configuration trained on all data and measured on the test split.
+    """A configuration trained anew, on more data than a trial, and measured on the test split.
 
     Attributes:
         assignments: parameter name -> value in Katib's text form.
@@ -220,6 +220,7 @@ class FinalRun:
         per_example: metric name -> one value per test example, in the order of the test split.
         cost: what this training cost.
         examples: some examples of the test split with the model's predictions.
+        subset: share of the training data that it was trained on, in (0, 1]; None when unknown.
 
     Raises:
         ValueError: when a number is not finite or a standard error is negative.
@@ -231,9 +232,12 @@ class FinalRun:
     per_example: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     cost: CostFacts = CostFacts()
     examples: tuple[Example, ...] = ()
+    subset: float | None = None
 
     def __post_init__(self) -> None:
         _check_measured("final run", self.metrics, self.standard_errors, self.per_example)
+        if self.subset is not None and not 0 < self.subset <= 1:
+            raise ValueError(f"final run: subset must be in (0, 1], got {self.subset!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +278,8 @@ class Finals:
     """The final runs; each is None until it was made.
 
     Attributes:
-        default: the default configuration, on all data.
-        best: the best configuration found, on all data.
+        default: the default configuration.
+        best: the best configuration found.
         lead: the baseline without training.
     """
 
@@ -336,7 +340,7 @@ class SearchFacts:
         parameters: the search space.
         trials: in the order of suggestion.
         default_configuration: parameter name -> value; None when the Experiment has none.
-        finals: the runs on all data.
+        finals: the final runs.
         environment: what is needed to do it again.
         started: start of the search.
         completed: end of the search; None while it goes on.

@@ -149,7 +149,7 @@ def proxy(facts: SearchFacts, analysis: Analysis) -> Plot | None:
     if cost.trial_seconds is None or cost.full_seconds is None:
         return None
     bars: list[tuple[str, float, str]] = []
-    for name, run in (("best, all data", facts.finals.best), ("default, all data", facts.finals.default)):
+    for name, run in (("best, final run", facts.finals.best), ("default, final run", facts.finals.default)):
         if run is not None and run.cost.seconds is not None:
             bars.append((name, run.cost.seconds, GREY))
     bars.append(("trial (median)", cost.trial_seconds, BLUE))
@@ -168,7 +168,7 @@ def proxy(facts: SearchFacts, analysis: Analysis) -> Plot | None:
     figure.update_layout(
         xaxis={"title": {"text": "training time in seconds"}, "rangemode": "tozero"}, yaxis={"ticks": ""}
     )
-    return Plot("plot-proxy", figure, "Training time of a trial and of a full training")
+    return Plot("plot-proxy", figure, "Training time of a trial and of the final runs")
 
 
 def slices(facts: SearchFacts) -> list[Plot]:

@@ -126,6 +126,16 @@ def allowed(parameter: ParameterFacts) -> str:
     return text if parameter.distribution in ("", "uniform") else f"{text}; {parameter.distribution}"
 
 
+def final_data(facts: SearchFacts) -> str:
+    """How much of the training data the final runs were trained on, as the end of a clause; "" when unknown."""
+    runs = [run for run in (facts.finals.default, facts.finals.best) if run is not None]
+    shares = {run.subset for run in runs}
+    if len(shares) != 1 or None in shares:
+        return ""
+    share = shares.pop()
+    return " on all training data" if share == 1 else f" on {words.percent(share)} of the training data"
+
+
 def proxy_sentence(facts: SearchFacts, analysis: Analysis) -> str:
     """What the proxy cost, in words."""
     cost = analysis.proxy
@@ -134,15 +144,15 @@ def proxy_sentence(facts: SearchFacts, analysis: Analysis) -> str:
     on = f" on {words.percent(cost.subset)} of the training data" if cost.subset is not None else ""
     text = f"A trial{on} took {words.seconds(cost.trial_seconds)} to train and evaluate (median of {cost.trials})."
     if cost.full_seconds is None or cost.share is None:
-        return text + " No training on all data was measured beside it."
+        return text + " No final run was measured beside it."
     full = words.seconds(cost.full_seconds)
-    text += f" A training on all data took {full}: a trial costs {words.percent(cost.share)} of it."
+    text += f" A final run{final_data(facts)} took {full}: a trial costs {words.percent(cost.share)} of it."
     if cost.search_in_trainings is not None:
         trials = words.plural(len(facts.trials), "trial")
-        text += f" The whole search ({trials}) cost as much as {cost.search_in_trainings:.1f} trainings on all data."
+        text += f" The whole search ({trials}) cost as much as {cost.search_in_trainings:.1f} final runs."
     if cost.matched_share is not None:
         share = words.percent(cost.matched_share)
-        text += f" For the best configuration alone, its trial cost {share} of its own full training."
+        text += f" For the best configuration alone, its trial cost {share} of its own final run."
     return text
 
 

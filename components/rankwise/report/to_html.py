@@ -104,6 +104,7 @@ def to_html(facts: SearchFacts, analysis: Analysis) -> str:
         final_rows=tables.final_rows(facts, analysis),
         configuration_rows=tables.configuration_rows(facts),
         changed=tables.changed_parameters(facts),
+        final_data=tables.final_data(facts),
         proxy_sentence=tables.proxy_sentence(facts, analysis),
         facts_rows=tables.facts_rows(facts),
         count_sentence=tables.count_sentence(facts, analysis),

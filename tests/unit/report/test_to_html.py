@@ -153,7 +153,10 @@ def test_the_edges_make_a_page_with_every_section_and_no_empty_plot(name: str) -
 @pytest.mark.parametrize(
     ("case", "sentences"),
     [
-        ("no finals", ["No configuration was trained on all data", "No predictions on the test split were kept."]),
+        (
+            "no finals",
+            ["No configuration was measured on the test", "No predictions on the test split were kept."],
+        ),
         ("all failed", ["No trial has a value yet.", "Not enough trials: 0 succeeded, at least 10 are needed."]),
         ("nothing", ["No trial was started yet.", "No parameter has taken two values yet."]),
         ("no cost", ["No successful trial's training time was measured."]),
