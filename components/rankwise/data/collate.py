@@ -9,6 +9,7 @@ vocabularies keep a blank with the word that follows it, and a model has hardly 
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -121,7 +122,28 @@ class _Tokens:
         return [ids[: self.max_target_tokens] for ids in whole]
 
 
-class CausalCollator:
+class _PairCollator(abc.ABC):
+    """What both collators do alike with pairs of tokens and labels."""
+
+    _tokens: _Tokens
+
+    @abc.abstractmethod
+    def encode_all(self, examples: Sequence[Example]) -> list[Encoded]: ...
+
+    def encode(self, example: Example) -> Encoded:
+        return self.encode_all([example])[0]
+
+    def collate(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask``, int64 (B, T), and ``labels``, int64 (B, T'); all right-padded.
+
+        T' is T for decoder-only models.
+        """
+        ids, mask = _pad([e.input_ids for e in encoded], self._tokens.pad)
+        labels, _ = _pad([e.labels for e in encoded], IGNORED)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+class CausalCollator(_PairCollator):
     """Batches for decoder-only models: ``template`` with the source, then the target, then the end token.
 
     Args:
@@ -143,9 +165,6 @@ class CausalCollator:
     ) -> None:
         self._tokens = _Tokens(tokenizer, template, max_source_tokens, max_target_tokens)
 
-    def encode(self, example: Example) -> Encoded:
-        return self.encode_all([example])[0]
-
     def encode_all(self, examples: Sequence[Example]) -> list[Encoded]:
         if not examples:
             return []
@@ -156,12 +175,6 @@ class CausalCollator:
             for prompt, target in zip(prompts, targets, strict=True)
         ]
 
-    def collate(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Right-padded ``input_ids``, ``attention_mask`` and ``labels``, each int64 (B, T)."""
-        ids, mask = _pad([e.input_ids for e in encoded], self._tokens.pad)
-        labels, _ = _pad([e.labels for e in encoded], IGNORED)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
     def prompt(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Left-padded ``input_ids`` and ``attention_mask``, each int64 (B, T): generation goes on at the right end."""
         ids, mask = _pad(self._tokens.prompts(examples), self._tokens.pad, left=True)
@@ -171,7 +184,7 @@ class CausalCollator:
         return _decode(self._tokens.tokenizer, generated[:, batch["input_ids"].shape[1] :])
 
 
-class Seq2SeqCollator:
+class Seq2SeqCollator(_PairCollator):
     """Batches for encoder-decoder models: the encoder reads ``template`` with the source, the decoder the target.
 
     Args and errors are those of :class:`CausalCollator`. Decoder inputs are made by the model from ``labels``.
@@ -186,9 +199,6 @@ class Seq2SeqCollator:
     ) -> None:
         self._tokens = _Tokens(tokenizer, template, max_source_tokens, max_target_tokens)
 
-    def encode(self, example: Example) -> Encoded:
-        return self.encode_all([example])[0]
-
     def encode_all(self, examples: Sequence[Example]) -> list[Encoded]:
         if not examples:
             return []
@@ -196,12 +206,6 @@ class Seq2SeqCollator:
             Encoded(prompt, target)
             for prompt, target in zip(self._prompts(examples), self._tokens.targets(examples, ""), strict=True)
         ]
-
-    def collate(self, encoded: Sequence[Encoded]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask``, int64 (B, T), and ``labels``, int64 (B, T'); all right-padded."""
-        ids, mask = _pad([e.input_ids for e in encoded], self._tokens.pad)
-        labels, _ = _pad([e.labels for e in encoded], IGNORED)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
     def prompt(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Right-padded ``input_ids`` and ``attention_mask`` of the encoder, each int64 (B, T)."""

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(list(argv))
     experiment = load_experiment(arguments.file)
     # torch and transformers take seconds to load: only for a file that is right.
-    from rankwise.language.cached import CachedEncoder, embed_space
+    from rankwise.language.cached import embed_space
     from rankwise.language.prompt import load_prompt
     from rankwise.strategies.base import SETTINGS_PATH, SuggestRequest
     from rankwise.strategies.language_bo import LanguageBO, embedding_plan
@@ -42,8 +42,6 @@ def main(argv: Sequence[str]) -> int:
     )
     plan = embedding_plan(request)
     encoder = wire(Settings.from_environment()).encoders(plan.embedder, plan.pooling)
-    if not isinstance(encoder, CachedEncoder):
-        raise TypeError("the service's encoders are cached ones")
     prompt = load_prompt(plan.prompt or None, experiment.space, encoder.form, f"{SETTINGS_PATH}.prompt")
     console = Console(file=sys.stderr, quiet=arguments.quiet)
     columns = (TextColumn("configurations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -40,7 +40,7 @@ class Encoders:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str], tuple[TextEncoder, CachedEncoder]] = {}
 
-    def __call__(self, reference: str, pooling: str) -> TextEncoder:
+    def __call__(self, reference: str, pooling: str) -> CachedEncoder:
         """The encoder, behind its cache of vectors.
 
         Raises:
