@@ -46,7 +46,7 @@ stubs: install ## generate components/rankwise/katib_api from the proto file
 UV := $(BIN)/uv
 lock: $(VENV)/.installed ## resolve pyproject.toml anew into requirements.lock (needs uv: pip install uv)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
-		--extra train --extra local --extra dev pyproject.toml -o requirements.lock
+		--extra train --extra local --extra cluster --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove the virtual environment and the runs
 	rm -rf $(VENV) runs build dist
