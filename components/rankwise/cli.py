@@ -32,6 +32,9 @@ VERBS = {
     "embed": Verb("rankwise.local.embed_command", "embed an Experiment's search space ahead of time"),
     "train": Verb("rankwise.train.__main__", "one trial: train a LoRA adapter and report its metrics"),
     "serve-suggestions": Verb("rankwise.suggest.__main__", "serve Katib's suggestion API over gRPC"),
+    "register": Verb("rankwise.cluster.register_command", "put the algorithm into the configuration of Katib"),
+    "unregister": Verb("rankwise.cluster.unregister_command", "take it out again"),
+    "check-store": Verb("rankwise.cluster.store_command", "write, read and delete an object of the store"),
 }
 
 
