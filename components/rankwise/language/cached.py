@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 STORED_AT_ONCE = 512
 """Texts that are embedded before their vectors are stored: what a killed process loses at most, some seconds' work."""
+WRITE_AGAIN_AFTER = 60.0
+"""Seconds until a cache that could not be written is tried again. A full disk may be emptied; but to find that another
+process holds the lock takes seconds, which a search does not have for each part."""
+KEPT_BYTES = 256 * 2**20
+"""Most memory for vectors that cannot be stored: 170,000 of a small encoder's, 16,000 of a large decoder's."""
 
 
 class CachedEncoder:
@@ -30,22 +35,37 @@ class CachedEncoder:
 
     A vector that was computed is never lost to a deadline: all that is done is stored before
     :class:`EmbeddingIncomplete` is raised, so that the next call goes on where this one stopped. A cache that cannot
-    be written costs time and not the search: that is logged once, and counted.
+    be written (a read-only volume, one that belongs to somebody else, a full disk) costs a restart's time and not the
+    search: the vectors stay in memory, up to :data:`KEPT_BYTES`; that is logged once, and counted. Every now and then
+    they are offered to the disk again.
 
     Args:
         encoder: computes what is missing.
         root: the cache folder (``Settings.cache``).
+        kept_bytes: most memory for vectors that cannot be stored.
+        clock: monotonic clock in seconds (tests pass their own).
 
     Attributes:
         hits: different texts, summed over calls, that were found.
         misses: different texts, summed over calls, that had to be computed.
-        unsaved: vectors that could not be stored.
+        unsaved: vectors, summed over calls, that could not be stored when they were made.
     """
 
-    def __init__(self, encoder: TextEncoder, root: Path) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        root: Path,
+        kept_bytes: int = KEPT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._encoder = encoder
         self._cache = VectorCache(root, encoder.identity, encoder.dimension)
         self._counting = threading.Lock()
+        self._most_kept = kept_bytes // (4 * encoder.dimension)
+        self._kept: dict[str, NDArray[np.float32]] = {}  # text -> (d,), what could not be stored
+        self._clock = clock
+        self._write_from = clock()  # no try to write before
+        self._told = False
         self.hits = 0
         self.misses = 0
         self.unsaved = 0
@@ -71,34 +91,59 @@ class CachedEncoder:
         """
         unique = list(dict.fromkeys(texts))
         vectors, found = self._cache.get(unique)  # (u, d), (u,)
+        self._recall(unique, vectors, found)
         # Texts of like length go together, so that an encoder's batches are filled well.
         missing = sorted(np.flatnonzero(~found).tolist(), key=lambda i: len(unique[i]))
         with self._counting:
             self.hits += len(unique) - len(missing)
-            self.misses += len(missing)
         for start in range(0, len(missing), STORED_AT_ONCE):
             part = missing[start : start + STORED_AT_ONCE]
             batch = [unique[i] for i in part]
             try:
                 vectors[part] = self._encoder.encode(batch, deadline)
             except EmbeddingIncomplete as incomplete:
-                self._store(incomplete.texts, incomplete.vectors)
+                self._computed(incomplete.texts, incomplete.vectors)
                 done = len(unique) - len(missing) + start + len(incomplete.texts)
                 raise EmbeddingIncomplete(done, len(unique)) from None
-            self._store(batch, vectors[part])
+            self._computed(batch, vectors[part])
         place = {text: i for i, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]  # (n, d)
 
-    def _store(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    def _computed(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         if not texts:
             return
-        try:
-            self._cache.put(texts, vectors)
-        except SurroundingsError as error:
-            if not self.unsaved:
-                logger.warning("vectors are not kept: %s", error)
+        with self._counting:
+            self.misses += len(texts)
+        if self._clock() >= self._write_from:
             with self._counting:
-                self.unsaved += len(texts)
+                waiting = dict(self._kept)
+            try:
+                self._cache.put([*waiting, *texts], np.concatenate([*(v[None] for v in waiting.values()), vectors]))
+            except SurroundingsError as error:
+                self._write_from = self._clock() + WRITE_AGAIN_AFTER
+                if not self._told:
+                    self._told = True
+                    logger.warning("vectors are kept in memory only and made again after a restart: %s", error)
+            else:
+                with self._counting:
+                    for text in waiting:
+                        self._kept.pop(text, None)
+                return
+        with self._counting:
+            self.unsaved += len(texts)
+            room = max(0, self._most_kept - len(self._kept))
+            # Copies: a row of `vectors` would hold the whole array in memory.
+            self._kept.update((text, row.copy()) for text, row in zip(texts[:room], vectors, strict=False))
+
+    def _recall(self, texts: Sequence[str], vectors: NDArray[np.float32], found: NDArray[np.bool_]) -> None:
+        """Fill in what is kept in memory."""
+        with self._counting:
+            if not self._kept:
+                return
+            for i in np.flatnonzero(~found).tolist():
+                if (row := self._kept.get(texts[i])) is not None:
+                    vectors[i] = row
+                    found[i] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 A strategy is a pure function: the same experiment and the same trials, in any order and in any process, give the same
 answer. Only time may change it: a strategy that cannot end before the deadline answers with a fallback, and says so.
+Where the caller can come back later, even that need not be: see :class:`NotReady`.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rankwise.deadline import Deadline
-from rankwise.errors import InvalidInput, Problem
+from rankwise.errors import InvalidInput, Problem, RankwiseError
 from rankwise.space.search_space import SearchSpace
 from rankwise.space.trial import Objective, Trial
 from rankwise.strategies.options import Option, OptionTable, ParsedOptions
@@ -29,6 +30,18 @@ RANDOM_STATE = Option(
 )
 
 
+FALLBACK_REASONS = ("vectors", "model", "fit", "time", "strategy")
+"""Why a strategy answered with another method than the chosen one: the vectors are not ready; the language model
+cannot be loaded or failed; the surrogate cannot be fitted; its fit was ended by the deadline; anything else."""
+
+
+class NotReady(RankwiseError):
+    """What the answer depends on is still being made; the same request is answered a little later.
+
+    Raised only where the request allows it (:attr:`SuggestRequest.postpone`).
+    """
+
+
 @dataclass(frozen=True)
 class SuggestRequest:
     """One request for configurations.
@@ -43,6 +56,8 @@ class SuggestRequest:
         issued: how many were handed out before this request.
         max_trials: how many trials the search will have at most; None when unknown.
         deadline: when the answer has to be there.
+        postpone: whether the caller asks again after :class:`NotReady`. Then what the clock would decide (whether the
+            vectors are ready) decides only when there is an answer, and not which.
 
     Raises:
         ValueError: ``count`` or ``issued`` is negative.
@@ -57,6 +72,7 @@ class SuggestRequest:
     issued: int = 0
     max_trials: int | None = None
     deadline: Deadline = field(default_factory=Deadline.never)
+    postpone: bool = False
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.issued < 0:
@@ -73,12 +89,14 @@ class Suggestions:
         fallback: one sentence when another method than the chosen one answered; None otherwise.
         repeated: how many of the assignments were tried before, because the space has no untried ones left.
         details: numbers for logs (seconds, observations, …).
+        reason: the fallback as one of :data:`FALLBACK_REASONS`; without meaning where ``fallback`` is None.
     """
 
     assignments: tuple[dict[str, str], ...]
     fallback: str | None = None
     repeated: int = 0
     details: Mapping[str, float] = field(default_factory=dict)
+    reason: str = "strategy"
 
 
 class Strategy(Protocol):
@@ -102,8 +120,18 @@ class Strategy(Protocol):
         """Exactly ``request.count`` configurations.
 
         Raises:
-            InvalidInput: the settings are wrong. Nothing else is raised on any input.
+            InvalidInput: the settings are wrong.
+            NotReady: only where ``request.postpone``. Nothing else is raised on any input.
         """
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A strategy that works between two requests, too."""
+
+    def close(self) -> bool:
+        """End that work; whether it has ended."""
         ...
 
 

@@ -15,7 +15,7 @@ from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.language.prompt import describe, describe_all, load_prompt
 from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder
 from rankwise.space import SearchSpace
-from rankwise.strategies.base import SETTINGS_PATH
+from rankwise.strategies.base import SETTINGS_PATH, NotReady
 from rankwise.strategies.candidates import CandidateSet
 from rankwise.surrogate.acquisition import Member
 from rankwise.surrogate.deep_kernel import DeepKernelSettings, fit_deep_kernel
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 EMBEDDING_SHARE = 0.6
 """Part of the time left that embedding may take; the rest is for the fit and the acquisition."""
+POSTPONED_AFTER = 10.0
+"""Seconds of embedding after which a request that may be postponed is. Katib has one worker for the suggestions of the
+whole cluster: while one Experiment waits for its vectors, the others shall be served."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class ModelSettings:
         prompt: the user's text, a path, or empty.
         kernel: settings of the deep kernel.
         encoders: (reference, pooling) -> encoder.
+        postpone: wait for the vectors, by :class:`~rankwise.strategies.base.NotReady`, instead of answering without.
     """
 
     surrogate: str
@@ -49,6 +53,7 @@ class ModelSettings:
     prompt: str
     kernel: DeepKernelSettings
     encoders: Callable[[str, str], TextEncoder]
+    postpone: bool = False
 
 
 @dataclass
@@ -59,11 +64,13 @@ class Fitted:
         members: at least one, with weights that sum to 1.
         fallback: why the numeric model stands in for the language model; None where it does not.
         details: seconds and weights.
+        reason: the fallback as one of :data:`~rankwise.strategies.base.FALLBACK_REASONS`.
     """
 
     members: list[Member]
     fallback: str | None = None
     details: dict[str, float] = field(default_factory=dict)
+    reason: str = "strategy"
 
 
 @dataclass(frozen=True)
@@ -102,15 +109,20 @@ def fit_models(
 
     Raises:
         InvalidInput: the embedder or the prompt is wrong.
+        NotReady: the settings ask to wait for vectors that are not there yet.
         FitError: not even the numeric model could be fitted.
     """
     details: dict[str, float] = {}
     language: tuple[_View, Surrogate] | None = None
     fallback: str | None = None
+    reason = "model"
     if settings.surrogate != "numeric" and len(observations.measured):
         try:
             language = _language(settings, space, candidates, observations, outcomes, pending, deadline, details)
         except EmbeddingIncomplete as error:
+            if settings.postpone:
+                raise NotReady(f"{error.done} of {error.total} configurations are embedded; ask again") from None
+            reason = "vectors"
             fallback = (
                 f"the numbers alone were modelled: {error.done} of {error.total} configurations were embedded in time "
                 "(a later request goes on from there; `rankwise embed` does it ahead of time)"
@@ -137,10 +149,10 @@ def fit_models(
         if language is None:
             raise
         view, surrogate = language
-        return Fitted([view.member(1.0, surrogate, chosen)], "the language model alone answered", details)
+        return Fitted([view.member(1.0, surrogate, chosen)], "the language model alone answered", details, "fit")
     details["seconds_numeric"] = time.monotonic() - began
     if language is None:
-        return Fitted([numeric_view.member(1.0, numeric, chosen)], fallback, details)
+        return Fitted([numeric_view.member(1.0, numeric, chosen)], fallback, details, reason)
     pairs: list[tuple[_View, Surrogate]] = [(numeric_view, numeric), language]
     weights = earned_weights([surrogate for _, surrogate in pairs], len(outcomes))  # (2,)
     details["weight_language"] = float(weights[1])
@@ -179,7 +191,10 @@ def _language(
     texts = describe_all(prompt, space, candidates.points)
     observed = [describe(prompt, space, point) for point in observations.measured]
     running = [describe(prompt, space, point) for point in pending]
-    vectors = encoder.encode([*observed, *running, *texts], deadline.share(EMBEDDING_SHARE))  # (n + p + m, d)
+    limit = deadline.share(EMBEDDING_SHARE)
+    if settings.postpone and limit.remaining() > POSTPONED_AFTER:
+        limit = Deadline(POSTPONED_AFTER)
+    vectors = encoder.encode([*observed, *running, *texts], limit)  # (n + p + m, d)
     n, p = len(observed), len(running)
     if not np.isfinite(vectors).all():
         raise FitError("the language model gave vectors that are not finite")

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from rankwise import __version__
 from rankwise.errors import InvalidInput, Problem, SurroundingsError
-from rankwise.logs import FORMATS, LEVELS, configure_logging
+from rankwise.logs import FORMATS, LEVELS, configure_logging, take_over_the_rest
 from rankwise.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAMESPACE_VARIABLE = "RANKWISE_NAMESPACE"
+LOG_FORMAT_VARIABLE = "RANKWISE_LOG_FORMAT"
+LOG_LEVEL_VARIABLE = "RANKWISE_LOG_LEVEL"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where Kubernetes tells a pod its namespace."""
 
@@ -33,7 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this verb's arguments."""
     add = parser.add_argument
     add("--address", default="[::]:6789", help="host:port to listen on; port 0 takes a free one (%(default)s)")
-    add("--threads", type=int, default=10, help="calls handled at the same time (%(default)s)")
+    add(
+        "--metrics-address",
+        metavar="HOST:PORT",
+        help="serve Prometheus metrics there; port 0 takes a free one (default: not at all)",
+    )
+    add(
+        "--threads",
+        type=int,
+        default=10,
+        help="requests handled at the same time; further ones are sent away to come again (%(default)s)",
+    )
     add(
         "--fits",
         type=int,
@@ -66,8 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="language model to load before the service calls itself ready, so that the first call need not wait for "
         "it; an Experiment may name another; empty for none (default: that of language-bo)",
     )
-    add("--log-format", choices=FORMATS, default="text", help="lines for a person or for a log store (%(default)s)")
-    add("--log-level", choices=LEVELS, default="info", help="least level of a line (%(default)s)")
+    add(
+        "--log-format",
+        choices=FORMATS,
+        help=f"lines for a person or for a log store (default: {LOG_FORMAT_VARIABLE}, else text)",
+    )
+    add("--log-level", choices=LEVELS, help=f"least level of a line (default: {LOG_LEVEL_VARIABLE}, else info)")
     add(
         "--describe",
         "--help-options",
@@ -84,6 +101,18 @@ def find_namespace(given: str | None, environment: Mapping[str, str], file: Path
         return file.read_text().strip() or None
     except OSError:
         return None
+
+
+def chosen_word(given: str | None, variable: str, allowed: Sequence[str], default: str) -> str:
+    """An argument, else the environment's word, else the default.
+
+    Raises:
+        InvalidInput: the environment's word is not allowed.
+    """
+    word = given or os.environ.get(variable) or default
+    if word not in allowed:
+        raise InvalidInput([Problem(variable, word, ", ".join(allowed))])
+    return word
 
 
 def describe(strategies: Mapping[str, Strategy]) -> str:
@@ -114,6 +143,11 @@ def stop_on_signals() -> threading.Event:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    log_format = chosen_word(arguments.log_format, LOG_FORMAT_VARIABLE, FORMATS, "text")
+    log_level = chosen_word(arguments.log_level, LOG_LEVEL_VARIABLE, LEVELS, "info")
+    # Before torch is loaded, which takes seconds: without a handler, a container's first process ignores SIGTERM and is
+    # killed after the whole grace period.
+    stop = stop_on_signals()
     # Here, not above: `--help` need not wait for torch.
     import torch
 
@@ -130,8 +164,11 @@ def _serve(arguments: argparse.Namespace) -> int:
     if not 0 <= arguments.grace < math.inf:
         raise InvalidInput([Problem("--grace", str(arguments.grace), "seconds of at least 0")])
     namespace = find_namespace(arguments.namespace, os.environ)
-    options = ServiceOptions(deadline=arguments.deadline, fits=arguments.fits, scope=namespace)
-    configure_logging(arguments.log_format, arguments.log_level)
+    options = ServiceOptions(
+        deadline=arguments.deadline, fits=arguments.fits, scope=namespace, calls=arguments.threads, postpone=True
+    )
+    configure_logging(log_format, log_level)
+    take_over_the_rest()
     if namespace is None:
         log.info("no namespace is known: the controller names the trials")
     if settings.threads is not None:
@@ -142,9 +179,25 @@ def _serve(arguments: argparse.Namespace) -> int:
         if embedder:
             wiring.encoders.probe(embedder, "auto")
 
-    stop = stop_on_signals()
-    server = serve(arguments.address, wiring.strategies, options, threads=arguments.threads, warm_up=warm_up)
-    log.info("listening", extra={"address": server.address, "algorithms": ", ".join(sorted(wiring.strategies))})
+    if stop.is_set():
+        return 0
+    server = serve(
+        arguments.address,
+        wiring.strategies,
+        options,
+        metrics_address=arguments.metrics_address,
+        cache=wiring.encoders,
+        warm_up=warm_up,
+    )
+    log.info(
+        "listening",
+        extra={
+            "address": server.address,
+            "metrics_address": server.metrics_address,
+            "algorithms": ", ".join(sorted(wiring.strategies)),
+            "version": __version__,
+        },
+    )
     idle = run_until_stopped(server, stop, arguments.grace)
     logging.shutdown()
     if not idle:

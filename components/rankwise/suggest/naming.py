@@ -24,7 +24,7 @@ _IDENTITY_DIGITS = 8
 INDEX_LABEL = "rankwise.dev/suggestion"
 """Which suggestion of the search a trial tries, counted from 0."""
 FALLBACK_LABEL = "rankwise.dev/fallback"
-"""Why a trial's configuration is not the strategy's own choice: ``deadline``, ``error`` or ``strategy``."""
+"""Why a trial's configuration is not the strategy's own choice: one of :data:`rankwise.suggest.tally.REASONS`."""
 
 
 def _digest(content: object, digits: int) -> str:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from rankwise.errors import InvalidInput, Problem
 from rankwise.katib_api import api_pb2
+from rankwise.logs import hide_named
 from rankwise.space.search_space import SearchSpace, parse_space
 from rankwise.space.trial import Objective
 from rankwise.strategies.base import SETTINGS_PATH, Strategy
@@ -100,8 +101,12 @@ def _names(given: str, known: Sequence[str]) -> str:
 
 
 def sentence(problems: Sequence[Problem]) -> str:
-    """The problems as one message of at most :data:`MESSAGE_BYTES` on the wire; what does not fit is counted."""
-    unique = list(dict.fromkeys(str(problem) for problem in problems))
+    """The problems as one message of at most :data:`MESSAGE_BYTES` on the wire; what does not fit is counted.
+
+    It goes into the Experiment's status, into events and into the controller's log: a setting that is named like a
+    secret is quoted without its value.
+    """
+    unique = list(dict.fromkeys(hide_named(str(problem)) for problem in problems))
     lines: list[str] = []
     room = MESSAGE_BYTES - 100  # for the line that counts the rest
     for number, text in enumerate(unique):

@@ -11,9 +11,11 @@ from types import TracebackType
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
-from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.errors import SurroundingsError
 from rankwise.katib_api import api_pb2_grpc
 from rankwise.strategies.base import Strategy
+from rankwise.suggest.address import split_address
+from rankwise.suggest.metrics import CacheCounts, MetricsServer, ServiceCollector
 from rankwise.suggest.service import ServiceOptions, SuggestionService
 
 log = logging.getLogger(__name__)
@@ -26,8 +28,9 @@ HEALTH_NAMES = ("", "manager.v1beta1.Suggestion")
 """Names under which the server tells its health. The second is what Katib's probes ask for; it is not the service's
 name on the wire, ``api.v1.beta1.Suggestion``."""
 
-THREADS = 10
-"""Calls that are handled at the same time; health checks are among them."""
+SPARE_THREADS = 4
+"""Threads besides those that wait for a strategy: for health checks, and to send away what is too much. Otherwise the
+kubelet would kill a service for being busy."""
 
 
 class SuggestionServer:
@@ -36,15 +39,20 @@ class SuggestionServer:
     Args:
         service: the calls.
         address: ``host:port``; port 0 takes a free one, see :attr:`port`.
-        threads: calls that are handled at the same time.
+        metrics_address: ``host:port`` of the metrics; None for none.
+        cache: what counts the hits of the vectors' cache, for the metrics.
         warm_up: what must be ready before the first call, such as a model in memory; runs in the background. The
             health is NOT_SERVING until it ends. When it fails, the reason is logged and the health becomes SERVING
             all the same: then Katib calls ``ValidateAlgorithmSettings``, and the user reads the reason in the
             Experiment; a Deployment that never becomes available tells nobody why.
 
+    Attributes:
+        address: where the service listens.
+        metrics_address: where the metrics are; None where they are not.
+
     Raises:
-        InvalidInput: the address is not of that form, or ``threads`` is less than 2.
-        SurroundingsError: the address cannot be listened on.
+        InvalidInput: an address is not of that form.
+        SurroundingsError: an address cannot be listened on.
     """
 
     def __init__(
@@ -52,22 +60,19 @@ class SuggestionServer:
         service: SuggestionService,
         address: str,
         *,
-        threads: int = THREADS,
+        metrics_address: str | None = None,
+        cache: CacheCounts | None = None,
         warm_up: Callable[[], None] | None = None,
     ) -> None:
-        host, _, port = address.rpartition(":")
-        problems: list[Problem] = []
-        if not host or not (port.isascii() and port.isdigit() and int(port) <= 65535):
-            problems.append(Problem("--address", address, "host:port, such as [::]:6789 or 127.0.0.1:0"))
-        if threads < 2:
-            problems.append(Problem("--threads", str(threads), "a whole number of at least 2"))
-        if problems:
-            raise InvalidInput(problems)
+        split_address("--address", address)
+        if metrics_address is not None:
+            split_address("--metrics-address", metrics_address)
         self._service = service
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server = grpc.server(
-            ThreadPoolExecutor(max_workers=threads, thread_name_prefix="call"),
+            # A request and a validation wait for a strategy; at most so many of each.
+            ThreadPoolExecutor(max_workers=2 * service.options.calls + SPARE_THREADS, thread_name_prefix="call"),
             options=[
                 ("grpc.max_receive_message_length", MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -81,8 +86,16 @@ class SuggestionServer:
             self.port: int = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise SurroundingsError(f"cannot listen on {address}: is the port taken?") from error
-        self.address: str = f"{host}:{self.port}"
+        self.address: str = f"{address.rpartition(':')[0]}:{self.port}"
         self._ready = threading.Event()
+        self._metrics: MetricsServer | None = None
+        if metrics_address is not None:
+            try:
+                self._metrics = MetricsServer(metrics_address, ServiceCollector(service.tally, cache))
+            except SurroundingsError:
+                self._server.stop(0)
+                raise
+        self.metrics_address = None if self._metrics is None else self._metrics.address
         self._server.start()
         threading.Thread(target=self._warm_up, args=(warm_up,), name="warm-up", daemon=True).start()
 
@@ -130,8 +143,12 @@ class SuggestionServer:
         ended = self._service.drain(grace)
         # What is still being answered now are health checks and validations, and calls that had their grace.
         self._server.stop(0.5 if ended else 0.0).wait()
-        self._service.close()
-        return ended and not self._service.busy and self._ready.is_set()
+        idle = self._service.close()
+        if self._metrics is not None:
+            # The last to go: how the end went can be read until it has come.
+            self._metrics.close()
+            self._metrics = None
+        return ended and idle and self._ready.is_set()
 
 
 def serve(
@@ -139,7 +156,8 @@ def serve(
     strategies: Mapping[str, Strategy],
     options: ServiceOptions | None = None,
     *,
-    threads: int = THREADS,
+    metrics_address: str | None = None,
+    cache: CacheCounts | None = None,
     warm_up: Callable[[], None] | None = None,
 ) -> SuggestionServer:
     """Start a server; it runs in threads of its own.
@@ -148,11 +166,11 @@ def serve(
         address: ``host:port``; ``127.0.0.1:0`` takes a free port.
         strategies: by algorithm name.
         options: how the service behaves.
-        threads: calls that are handled at the same time.
-        warm_up: see :class:`SuggestionServer`.
+        metrics_address, cache, warm_up: see :class:`SuggestionServer`.
 
     Raises:
         InvalidInput: an argument is not allowed.
         SurroundingsError: the address cannot be listened on.
     """
-    return SuggestionServer(SuggestionService(strategies, options), address, threads=threads, warm_up=warm_up)
+    service = SuggestionService(strategies, options)
+    return SuggestionServer(service, address, metrics_address=metrics_address, cache=cache, warm_up=warm_up)

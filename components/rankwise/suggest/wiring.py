@@ -18,6 +18,7 @@ from rankwise.space.trial import Objective
 from rankwise.strategies.base import SETTINGS_PATH, Strategy, Suggestions, SuggestRequest
 from rankwise.strategies.options import OptionTable
 from rankwise.strategies.registry import Resources, strategies
+from rankwise.suggest.ahead import EmbedAhead
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,20 @@ class Encoders:
         """
         self._both(reference, pooling)[0].encode([_PROBE])
 
+    @property
+    def hits(self) -> int:
+        """Texts whose vectors were found in a cache, summed over all encoders and calls."""
+        return sum(encoder.hits for encoder in self._loaded())
+
+    @property
+    def misses(self) -> int:
+        """Texts whose vectors had to be computed, summed over all encoders and calls."""
+        return sum(encoder.misses for encoder in self._loaded())
+
+    def _loaded(self) -> list[CachedEncoder]:
+        # Without the lock: a load may hold it for minutes, and a copy of a dictionary is one step.
+        return [cached for _, cached in list(self._known.values())]
+
     def _both(self, reference: str, pooling: str) -> tuple[TextEncoder, CachedEncoder]:
         with self._lock:
             if (reference, pooling) not in self._known:
@@ -70,7 +85,7 @@ class Encoders:
 
 
 class EncoderChecked:
-    """A strategy whose ``validate`` also loads its language model.
+    """A strategy whose ``validate`` also loads its language model, and whose spaces are embedded ahead of time.
 
     In a search a model that cannot be loaded is replaced by the numbers, so that the search goes on. Before the
     search that would hide a misspelt name or a missing package from the user.
@@ -78,11 +93,15 @@ class EncoderChecked:
     Args:
         strategy: one that has the options :data:`EMBEDDER` and :data:`POOLING`.
         encoders: where its models come from.
+
+    Attributes:
+        ahead: what embeds between the requests.
     """
 
     def __init__(self, strategy: Strategy, encoders: Encoders) -> None:
         self._strategy = strategy
         self._encoders = encoders
+        self.ahead = EmbedAhead(encoders)
 
     @property
     def name(self) -> str:
@@ -112,8 +131,23 @@ class EncoderChecked:
         return [Problem(f"{SETTINGS_PATH}.{EMBEDDER}", reference, allowed)]
 
     def suggest(self, request: SuggestRequest) -> Suggestions:
-        """The strategy's own answer."""
-        return self._strategy.suggest(request)
+        """The strategy's own answer; afterwards the space is embedded, unless it is done.
+
+        Raises:
+            InvalidInput: the settings are wrong.
+            NotReady: see :class:`~rankwise.strategies.base.Strategy`.
+        """
+        needed = self.options.parse(request.settings, SETTINGS_PATH).get(SURROGATE) != "numeric"
+        try:
+            with self.ahead.paused():
+                return self._strategy.suggest(request)
+        finally:
+            if needed:
+                self.ahead.want(request)
+
+    def close(self) -> bool:
+        """End the embedding ahead; whether it has ended."""
+        return self.ahead.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ leaves the work to end by itself (strategies watch their :class:`~rankwise.deadl
 
 from __future__ import annotations
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -66,7 +67,9 @@ class Workers:
             Exception: whatever ``call`` raises.
         """
         future: Future[T] = Future()
-        self._queue.put((call, future))
+        # What the caller's log lines are about, the work's are about, too.
+        context = contextvars.copy_context()
+        self._queue.put((lambda: context.run(call), future))
         try:
             return future.result(timeout=seconds)
         except TimeoutError:

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 
 from rankwise.deadline import Deadline
 from rankwise.errors import SurroundingsError
-from rankwise.language.cached import STORED_AT_ONCE, CachedEncoder, embed_space
+from rankwise.language.cached import STORED_AT_ONCE, WRITE_AGAIN_AFTER, CachedEncoder, embed_space
 from rankwise.language.encoder import load_encoder
 from rankwise.language.prompt import PromptForm, describe_all, load_prompt
 from rankwise.language.text_encoder import EmbeddingIncomplete
@@ -105,9 +110,97 @@ def test_fake_encoder_goes_on_without_a_cache_that_cannot_be_written(
     with caplog.at_level(logging.WARNING, logger="rankwise"):
         for _ in range(2):
             assert encoder.encode(["a", "b"]).tobytes() == expected(fake, ["a", "b"])
-    assert encoder.unsaved == 4
+        assert encoder.encode(["c", "b"]).tobytes() == expected(fake, ["c", "b"])
+    assert sorted(fake.asked) == ["a", "b", "c"]  # nothing is computed twice: they are in memory
+    assert (encoder.hits, encoder.misses, encoder.unsaved) == (3, 3, 3)
     messages = [record.message for record in caplog.records]
-    assert sum("vectors are not kept" in message for message in messages) == 1
+    assert sum("vectors are kept in memory only" in message for message in messages) == 1
+
+
+def test_fake_encoder_a_full_disk_is_tried_again_and_gets_all_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    fake = FakeEncoder()
+    encoder = CachedEncoder(fake, tmp_path, clock=lambda: now[0])
+    encoder.encode(["a"])
+    tries = []
+    write = os.pwrite
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        tries.append(len(data))
+        # A disk that fills up takes a part of a record first.
+        return write(descriptor, data[:7], offset) if len(tries) % 2 else no_space()
+
+    def no_space() -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="rankwise"):
+        patch.setattr(os, "pwrite", full)
+        assert encoder.encode(["b", "a"]).tobytes() == expected(fake, ["b", "a"])
+        assert len(tries) == 2
+        now[0] = WRITE_AGAIN_AFTER / 2
+        assert encoder.encode(["c", "b"]).tobytes() == expected(fake, ["c", "b"])
+        assert len(tries) == 2, "too early for another try"
+        now[0] = WRITE_AGAIN_AFTER
+        encoder.encode(["d"])
+        assert len(tries) == 4
+        assert encoder.unsaved == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "No space left on device" in caplog.text
+    # What was stored before the disk was full is there, and so is, after the next try, what was made meanwhile.
+    assert CachedEncoder(FakeEncoder(capacity=0), tmp_path).encode(["a"]).tobytes() == expected(fake, ["a"])
+    now[0] = 2 * WRITE_AGAIN_AFTER
+    encoder.encode(["e"])
+    restarted = CachedEncoder(FakeEncoder(capacity=0), tmp_path)
+    assert restarted.encode(list("abcde")).tobytes() == expected(fake, list("abcde"))
+    assert sorted(fake.asked) == list("abcde")
+
+
+def test_fake_encoder_memory_for_vectors_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "vectors").write_text("a file where the folder should be")
+    fake = FakeEncoder()
+    encoder = CachedEncoder(fake, tmp_path, kept_bytes=3 * 4 * fake.dimension)
+    texts = ["a", "b", "c", "d", "e"]
+    for _ in range(2):
+        assert encoder.encode(texts).tobytes() == expected(fake, texts)
+    assert fake.asked == [*texts, "d", "e"]
+
+
+AS_SOMEBODY_ELSE = """
+import os, sys
+from pathlib import Path
+from rankwise.language.cached import CachedEncoder
+from support.fake_encoder import FakeEncoder
+os.setgroups([])
+os.setgid(65532)
+os.setuid(65532)  # now, not from the start: this Python may be closed to others
+fake = FakeEncoder()
+encoder = CachedEncoder(fake, Path(sys.argv[1]))
+for _ in range(2):
+    encoder.encode(["a", "b"])
+print(fake.asked, encoder.hits, encoder.unsaved)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_fake_encoder_a_volume_of_somebody_else_is_read_and_left_alone() -> None:
+    """A PVC that belongs to root, as Katib mounts it: the service runs as 65532."""
+    with tempfile.TemporaryDirectory() as name:  # not tmp_path, whose parents are closed to others
+        folder = Path(name)
+        folder.chmod(0o755)
+        CachedEncoder(FakeEncoder(), folder).encode(["a"])
+        before = {path: path.stat().st_size for path in folder.rglob("*")}
+        done = subprocess.run(
+            [sys.executable, "-c", AS_SOMEBODY_ELSE, name],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "['b'] 3 1\n", done.stderr
+        assert done.stderr.count("vectors are kept in memory only") == 1
+        assert {path: path.stat().st_size for path in folder.rglob("*")} == before
 
 
 # -- a whole space -------------------------------------------------------------------------------------------------
