@@ -1,10 +1,8 @@
-"""``rankwise report``: the report of a run, made anew from what its folder holds."""
+"""The report of a run, made anew from what its folder holds: ``rankwise report RUN``."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from rankwise.errors import InvalidInput, Problem
@@ -16,20 +14,6 @@ from rankwise.local.search import EXPERIMENT_FILE
 from rankwise.report.facts import SearchFacts
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the verb; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="rankwise report",
-        description="Write a run's report anew (HTML, JSON, Markdown, an Optuna study) and print its table. "
-        "A run that still goes on may be reported too.",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, e.g. runs/quickstart")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the report (default: RUN)")
-    arguments = parser.parse_args(list(argv))
-    report_run(arguments.run, arguments.output or arguments.run)
-    return 0
-
-
 def report_run(folder: Path, target: Path) -> None:
     """Read a run folder, write its report into ``target`` and print the table.
 
@@ -39,7 +23,9 @@ def report_run(folder: Path, target: Path) -> None:
     """
     missing = [name for name in (EXPERIMENT_FILE, JOURNAL_FILE) if not (folder / name).is_file()]
     if missing:
-        allowed = f"a run folder, one that holds {' and '.join(missing)}"
+        allowed = (
+            f"a run folder, one that holds {' and '.join(missing)}; or an Experiment of a cluster with --namespace"
+        )
         raise InvalidInput([Problem("RUN", str(folder), allowed)])
     experiment = load_experiment(folder / EXPERIMENT_FILE)
     with Journal(folder / JOURNAL_FILE) as journal:

@@ -10,12 +10,12 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import rankwise
-from rankwise.artifacts.manifest import Manifest, trial_key
+from rankwise.artifacts.manifest import Manifest
 from rankwise.artifacts.store import NotFound, Store
-from rankwise.errors import InvalidInput
 from rankwise.local.experiment import Experiment
 from rankwise.local.finals import BEST, DEFAULT, final_name
 from rankwise.local.journal import Journal
@@ -23,20 +23,23 @@ from rankwise.local.records import Condition, Kind, TrialRecord
 from rankwise.local.status import trial_value
 from rankwise.report.facts import (
     AlgorithmFacts,
-    CostFacts,
-    DataFacts,
     EnvironmentFacts,
     Example,
     FinalRun,
     Finals,
     LeadBaseline,
     MetricReport,
-    ModelFacts,
-    ParameterFacts,
     SearchFacts,
     TrialFacts,
 )
-from rankwise.space.parameter import Parameter
+from rankwise.report.sources import (
+    cost_facts,
+    curve,
+    environment_facts,
+    parameter_facts,
+    read_manifest,
+    subset_share,
+)
 from rankwise.space.trial import TrialState, parse_finite
 from rankwise.train.replay import LEAD, LEAD_WORDS, TEST
 
@@ -54,20 +57,6 @@ _STATES = {
 
 RUN_COMMAND = "rankwise run experiment.yaml"
 """Makes a run anew from the Experiment that its folder holds."""
-
-
-def read_manifest(store: Store, experiment: str, trial: str) -> tuple[Manifest | None, str]:
-    """A trial's manifest and "", or None and why there is none ("" when the trial wrote none).
-
-    Raises:
-        SurroundingsError: the store failed after bounded retries.
-    """
-    try:
-        return Manifest.from_json(store.get_bytes(trial_key(experiment, trial, "manifest.json"))), ""
-    except NotFound:
-        return None, ""
-    except InvalidInput as error:
-        return None, f"its manifest cannot be read: {error}"
 
 
 def search_facts(experiment: Experiment, journal: Journal, store: Store) -> SearchFacts:
@@ -99,7 +88,7 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store) -> Sear
         experiment=experiment.name,
         objective=experiment.objective,
         algorithm=AlgorithmFacts(experiment.algorithm_name, dict(experiment.algorithm_settings)),
-        parameters=tuple(_parameter(parameter) for parameter in experiment.space.parameters),
+        parameters=tuple(parameter_facts(parameter) for parameter in experiment.space.parameters),
         trials=tuple(trials),
         default_configuration=experiment.default_configuration,
         finals=Finals(default=default, best=best, lead=_lead(manifests, store)),
@@ -127,13 +116,14 @@ def _trial(
         name=record.name,
         assignments=record.assignments,
         state=_STATES[record.condition],
+        condition=record.condition.value,
         value=trial_value(experiment, record),
         metrics=metrics,
         started=_time(record.start_time),
         completed=_time(record.completion_time),
         seconds=record.seconds,
-        cost=_cost(manifest),
-        subset=_subset(manifest),
+        cost=cost_facts(manifest),
+        subset=subset_share(manifest),
         history=_history(experiment, journal, record, manifest),
         adapter="" if manifest is None else manifest.artifacts.get("adapter", ""),
         notes=tuple(notes),
@@ -148,12 +138,7 @@ def _history(
     Otherwise the n-th report of each metric side by side; the trial's output does not tell the step.
     """
     if manifest is not None and manifest.history:
-        entries = (({k: v for k, v in entry.items() if v is not None}) for entry in manifest.history)
-        return tuple(
-            MetricReport({k: v for k, v in entry.items() if k != "step"}, int(entry["step"]))
-            for entry in entries
-            if len(entry) > 1
-        )
+        return curve(manifest)
     rows: list[dict[str, float]] = []
     for metric in (experiment.objective.metric, *experiment.objective.additional_metrics):
         for index, report in enumerate(journal.reports(record.name, metric)):
@@ -169,7 +154,7 @@ def _final(record: TrialRecord, manifest: Manifest | None, store: Store) -> Fina
     """A final run; measured on the test split where its manifest has that, else what its output said."""
     if manifest is None or manifest.test_metrics is None:
         metrics = {s.name: v for s in record.summaries if (v := s.value("latest")) is not None}
-        return FinalRun(record.assignments, metrics, cost=_cost(manifest))
+        return FinalRun(record.assignments, metrics, cost=cost_facts(manifest))
     tested = _tested(manifest)
     values = _per_example(manifest, store)
     return FinalRun(
@@ -177,8 +162,8 @@ def _final(record: TrialRecord, manifest: Manifest | None, store: Store) -> Fina
         metrics=tested,
         standard_errors=_named(manifest.standard_errors, tested),
         per_example=_named(values, tested),
-        cost=_cost(manifest),
-        subset=_subset(manifest),
+        cost=cost_facts(manifest),
+        subset=subset_share(manifest),
         examples=tuple(Example(e.source, e.target, e.prediction) for e in manifest.examples),
     )
 
@@ -220,66 +205,16 @@ def _lead(manifests: Iterable[Manifest], store: Store) -> LeadBaseline | None:
     return None
 
 
-def _cost(manifest: Manifest | None) -> CostFacts:
-    if manifest is None:
-        return CostFacts()
-    return CostFacts(manifest.cost.seconds, manifest.cost.peak_memory_bytes, manifest.cost.energy_joules)
-
-
-def _subset(manifest: Manifest | None) -> float | None:
-    if manifest is None or not 0 < manifest.data.subset <= manifest.data.train:
-        return None
-    return manifest.data.subset / manifest.data.train
-
-
-def _parameter(parameter: Parameter) -> ParameterFacts:
-    listed = parameter.type.value in ("discrete", "categorical")
-    numeric = parameter.type.value != "categorical"
-    return ParameterFacts(
-        name=parameter.name,
-        type=parameter.type.value,
-        distribution=parameter.distribution.value,
-        low=_number(parameter.low) if numeric else None,
-        high=_number(parameter.high) if numeric else None,
-        step=_number(parameter.step) if numeric and not listed else None,
-        values=parameter.values if listed else None,
-    )
-
-
-def _number(value: object) -> float | None:
-    return None if value is None else float(str(value))
-
-
 def _environment(manifests: Iterable[Manifest]) -> EnvironmentFacts:
-    versions: dict[str, str] = {"rankwise": rankwise.__version__, "python": platform.python_version()}
-    model: ModelFacts | None = None
-    data: dict[str, DataFacts] = {}
-    seeds: dict[str, int] = {}
-    for manifest in manifests:
-        code = manifest.code
-        versions |= {"torch": code.torch, "transformers": code.transformers, "peft": code.peft}
-        if code.git_commit is not None:
-            versions["git commit"] = code.git_commit + (" (changed)" if code.dirty else "")
-        model = ModelFacts(manifest.model.reference, manifest.model.revision, manifest.model.layers)
-        source = manifest.data
-        data[source.reference] = DataFacts(
-            source.reference, source.sha256, source.train, source.validation, source.test
-        )
-        seeds |= _seeds(manifest.seeds, seeds)
+    """What the manifests tell, and this machine, on which the run was made."""
+    told = environment_facts(manifests)
     cores = os.cpu_count() or 1
-    return EnvironmentFacts(
-        versions=versions,
-        model=model,
-        data=tuple(data.values()),
-        seeds=seeds,
+    return replace(
+        told,
+        versions={**told.versions, "rankwise": rankwise.__version__, "python": platform.python_version()},
         commands=(RUN_COMMAND,),
         device=f"{platform.machine()}, {cores} core{'s' if cores != 1 else ''}",
     )
-
-
-def _seeds(new: Mapping[str, int], known: Mapping[str, int]) -> dict[str, int]:
-    """The first trial's seeds stand for all: the trials of a search share them unless a seed is searched for."""
-    return {name: seed for name, seed in new.items() if name not in known}
 
 
 def _time(text: str | None) -> dt.datetime | None:

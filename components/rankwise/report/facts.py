@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -157,6 +158,7 @@ class TrialFacts:
         name: unique name within the search.
         assignments: parameter name -> value in Katib's text form.
         state: how it ended.
+        condition: the same in the word of what ran it, e.g. Katib's ``Killed``; "" when there is none.
         value: the objective's value on validation.
         metrics: every finite metric by name.
         started: start of the trial's process.
@@ -185,6 +187,7 @@ class TrialFacts:
     history: tuple[MetricReport, ...] = ()
     adapter: str = ""
     notes: tuple[str, ...] = ()
+    condition: str = ""
 
     def __post_init__(self) -> None:
         where = f"trial {self.name!r}"
@@ -194,6 +197,16 @@ class TrialFacts:
         _zoned(where, {"started": self.started, "completed": self.completed})
         if self.subset is not None and not 0 < self.subset <= 1:
             raise ValueError(f"{where}: subset must be in (0, 1], got {self.subset!r}")
+
+    @property
+    def state_words(self) -> str:
+        """The state as a reader meets it: ``metrics unavailable`` for ``MetricsUnavailable``.
+
+        A trial that its own system calls succeeded, yet has no value, is called by its state.
+        """
+        if not self.condition or (self.condition == "Succeeded") != (self.state is TrialState.SUCCEEDED):
+            return self.state.value.replace("_", " ")
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.condition).lower()
 
     def as_trial(self) -> Trial:
         """The trial as the rest of the house knows it."""
@@ -330,6 +343,20 @@ class EnvironmentFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionFacts:
+    """One of an Experiment's conditions in the cluster: type and status in Katib's words, and since when."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    since: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _zoned("condition", {"since": self.since})
+
+
+@dataclass(frozen=True, slots=True)
 class SearchFacts:
     """One search, finished or not.
 
@@ -346,6 +373,10 @@ class SearchFacts:
         completed: end of the search; None while it goes on.
         max_trials: how many trials were asked for.
         message: why the search ended, in a sentence; "" when there is nothing to say.
+        namespace: the Experiment's namespace; "" for a run on one machine.
+        conditions: the Experiment's own conditions in the cluster, in Katib's order.
+        notes: sentences about the search as a whole, e.g. that it still goes on, or what could not be read.
+        store: URI of the store that holds the keys of adapters; "" when it is the run's own folder or unknown.
 
     Raises:
         ValueError: when two trials or two parameters have one name, or a time has no zone.
@@ -363,6 +394,10 @@ class SearchFacts:
     completed: datetime | None = None
     max_trials: int | None = None
     message: str = ""
+    namespace: str = ""
+    conditions: tuple[ConditionFacts, ...] = ()
+    notes: tuple[str, ...] = ()
+    store: str = ""
 
     def __post_init__(self) -> None:
         _unique("trial", (trial.name for trial in self.trials))

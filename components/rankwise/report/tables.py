@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rankwise.report import words
 from rankwise.report.analysis import Analysis
 from rankwise.report.compare import Comparison, Verdict, plain_metric
-from rankwise.report.facts import FinalRun, LeadBaseline, ParameterFacts, SearchFacts
+from rankwise.report.facts import ConditionFacts, FinalRun, LeadBaseline, ParameterFacts, SearchFacts
 from rankwise.report.scale import short
-from rankwise.space.trial import Goal
+from rankwise.space.trial import Goal, TrialState
 
 _ARROWS = {Goal.MINIMIZE: "↓", Goal.MAXIMIZE: "↑", None: ""}
 
@@ -102,6 +103,13 @@ def configuration_rows(facts: SearchFacts) -> list[tuple[str, str, str, str]]:
     return rows + [(n, default.get(n, "–"), best.get(n, "–"), "not searched") for n in others if n not in known]
 
 
+def best_adapter(facts: SearchFacts) -> str:
+    """Where the best trial's adapter is: the store's URI and the key, as far as they are known; "" without one."""
+    if facts.best is None or not facts.best.adapter:
+        return ""
+    return f"{facts.store}/{facts.best.adapter}" if facts.store else facts.best.adapter
+
+
 def changed_parameters(facts: SearchFacts) -> set[str]:
     """Parameters in which the best configuration differs from the default one (``0.1`` and ``0.10`` are equal)."""
     default, best = facts.default_configuration, facts.best
@@ -159,12 +167,15 @@ def proxy_sentence(facts: SearchFacts, analysis: Analysis) -> str:
 def facts_rows(facts: SearchFacts) -> list[tuple[str, str]]:
     """How the results were made: label and value."""
     environment = facts.environment
-    rows = [("algorithm", facts.algorithm.name)]
+    rows = [("namespace", facts.namespace)] if facts.namespace else []
+    rows += [("algorithm", facts.algorithm.name)]
     rows += [(f"setting {name}", value) for name, value in facts.algorithm.settings.items()]
     if facts.started:
         rows.append(("started", f"{facts.started:%Y-%m-%d %H:%M %Z}"))
     if facts.started and facts.completed:
         rows.append(("duration", words.seconds((facts.completed - facts.started).total_seconds())))
+    rows += [(f"condition {item.type}", _condition(item)) for item in facts.conditions]
+    rows += [("store", facts.store)] if facts.store else []
     if environment.model:
         model = environment.model
         cut = f", first {model.layers} layers" if model.layers is not None else ""
@@ -180,9 +191,18 @@ def facts_rows(facts: SearchFacts) -> list[tuple[str, str]]:
     return rows + list(environment.versions.items())
 
 
-def count_sentence(facts: SearchFacts, analysis: Analysis) -> str:
-    """``30 trials: 25 succeeded, 3 early stopped, 2 failed``."""
-    parts = [f"{count:,} {state.replace('_', ' ')}" for state, count in analysis.counts.items() if count]
+def _condition(condition: ConditionFacts) -> str:
+    """``False since 2026-03-02 09:00 UTC: ExperimentRunning, Experiment is running``."""
+    since = f" since {condition.since:%Y-%m-%d %H:%M %Z}" if condition.since else ""
+    why = ", ".join(text for text in (condition.reason, condition.message) if text)
+    return f"{condition.status}{since}" + (f": {why}" if why else "")
+
+
+def count_sentence(facts: SearchFacts) -> str:
+    """``30 trials: 25 succeeded, 3 early stopped, 1 killed, 1 failed``."""
+    order = list(TrialState)
+    counts = Counter((order.index(trial.state), trial.state_words) for trial in facts.trials)
+    parts = [f"{counts[key]:,} {key[1]}" for key in sorted(counts)]
     asked = facts.max_trials
     of = f" of {asked:,} asked for" if asked and asked != len(facts.trials) else ""
     return words.plural(len(facts.trials), "trial") + of + (": " + ", ".join(parts) if parts else "")

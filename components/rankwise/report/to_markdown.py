@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from rankwise.report import words
 from rankwise.report.analysis import Analysis, analyse
 from rankwise.report.facts import SearchFacts
-from rankwise.report.tables import configuration_rows, count_sentence, facts_rows, final_rows, proxy_sentence
+from rankwise.report.tables import (
+    best_adapter,
+    configuration_rows,
+    count_sentence,
+    facts_rows,
+    final_rows,
+    proxy_sentence,
+)
 
 _LONGEST = 48
 """Characters of a cell in a terminal."""
@@ -46,8 +53,10 @@ def to_markdown(facts: SearchFacts, analysis: Analysis) -> str:
         "",
         _cell(analysis.verdict),
         "",
-        _cell(count_sentence(facts, analysis)) + ".",
+        _cell(count_sentence(facts)) + "." + (f" {_cell(facts.message)}" if facts.message else ""),
         "",
+        *[f"- {_cell(note)}" for note in facts.notes],
+        *([""] if facts.notes else []),
     ]
     header, rows = _final_table(facts, analysis)
     if rows:
@@ -55,6 +64,8 @@ def to_markdown(facts: SearchFacts, analysis: Analysis) -> str:
         lines += ["± is the standard error over the test examples.", ""]
     if facts.best is not None:
         lines += ["## Best configuration", "", f"Trial {_cell(facts.best.name)}.", ""]
+        if adapter := best_adapter(facts):
+            lines += [f"Adapter: {_cell(adapter)}", ""]
         lines += [*_table(["parameter", "default", "best", "allowed"], configuration_rows(facts)), ""]
     if analysis.importances.shares:
         shares = [(name, words.percent(share)) for name, share in analysis.importances.shares.items()]

@@ -93,6 +93,7 @@ def _attributes(trial: TrialFacts) -> dict[str, object]:
     attributes: dict[str, object] = {
         "trial": trial.name,
         "state": trial.state.value,
+        "condition": trial.condition or None,
         "assignments": dict(trial.assignments),
         "seconds": trial.seconds,
         "cost_seconds": trial.cost.seconds,
