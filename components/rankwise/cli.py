@@ -27,7 +27,7 @@ class Verb:
 
 VERBS = {
     "run": Verb("rankwise.local.command", "search on this machine; the same command goes on where a run stopped"),
-    "report": Verb("rankwise.local.report_command", "write the report of a run anew and print its table"),
+    "report": Verb("rankwise.cluster.report_command", "the report of a run, or of an Experiment in a cluster"),
     "validate": Verb("rankwise.local.validate_command", "check Experiment files: every mistake at once, with its path"),
     "embed": Verb("rankwise.local.embed_command", "embed an Experiment's search space ahead of time"),
     "train": Verb("rankwise.train.__main__", "one trial: train a LoRA adapter and report its metrics"),
