@@ -84,6 +84,7 @@ class FakeKubernetes:
 
     def answer(self, method: str, path: str, content_type: str, body: Any, token: str) -> tuple[int, dict[str, Any]]:
         """Handle one request."""
+        path = path.partition("?")[0]
         with self._lock:
             self.seen.append(Seen(method, path, content_type, body))
             if self.faults:
