@@ -30,6 +30,7 @@ VERBS = {
     "report": Verb("rankwise.cluster.report_command", "the report of a run, or of an Experiment in a cluster"),
     "validate": Verb("rankwise.local.validate_command", "check Experiment files: every mistake at once, with its path"),
     "embed": Verb("rankwise.local.embed_command", "embed an Experiment's search space ahead of time"),
+    "prepare-model": Verb("rankwise.local.prepare_command", "bring pretrained models into the cache ahead of time"),
     "train": Verb("rankwise.train.__main__", "one trial: train a LoRA adapter and report its metrics"),
     "serve-suggestions": Verb("rankwise.suggest.__main__", "serve Katib's suggestion API over gRPC"),
     "register": Verb("rankwise.cluster.register_command", "put the algorithm into the configuration of Katib"),

@@ -8,6 +8,7 @@ were computed with other weights are never mistaken for these.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import importlib
@@ -18,6 +19,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,12 @@ LOADED_PATTERNS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 # Grows when the converted form changes, so that a cache made by an older version is not used.
 _CONVERSION = 1
+
+# An older half-made folder of another machine was left by a killed process: no conversion takes so long.
+_ABANDONED_SECONDS = 1800.0
+_LOCK_POLL_SECONDS = 0.2
+# What a volume answers that has no locks: some network and object-store file systems.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w./-]+)?", re.ASCII)
 _MODEL_FIELD = "model"
@@ -221,8 +229,10 @@ def _package_folder(name: str, package: _Package) -> Path:
 def convert_once(name: str, source: Path, content: str, cache: Path, converter: Converter | None = None) -> Path:
     """Convert a GGUF file to a transformers folder with safetensors, at most once per cache.
 
-    Several processes may call this at once: one converts, the others wait for it. A process that is killed leaves
-    nothing that another would take for a whole model.
+    Several processes may call this at once: one converts, the others wait for it. The lock ends with its process,
+    however that ends, and a folder appears under its name only when it is whole: a process that is killed leaves
+    nothing that another would wait for or take for a model. Where a shared volume's locks do not reach from one node
+    to another, or where it has none, several may convert, and the first to be done wins.
 
     Args:
         name: start of the folder's name.
@@ -244,7 +254,7 @@ def convert_once(name: str, source: Path, content: str, cache: Path, converter: 
         return target
     try:
         models.mkdir(parents=True, exist_ok=True)
-        with _locked(models / f"{target.name}.lock"):
+        with _locked(models / f"{target.name}.lock", target):
             if not _is_whole(target):
                 _convert_into(target, source, converter or convert_gguf)
     except OSError as error:
@@ -261,13 +271,10 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _convert_into(target: Path, source: Path, converter: Converter) -> None:
-    """Convert into a temporary folder and rename it; the caller holds the lock."""
-    prefix = f".{target.name}."
-    # Nobody else converts while we hold the lock, so these were left by a process that was killed.
-    for stale in target.parent.glob(f"{prefix}*"):
-        shutil.rmtree(stale)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    """Convert into a temporary folder and rename it; the caller holds the lock, as far as the volume has locks."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.{_machine()}.", dir=target.parent))
     try:
+        _remove_abandoned(target, temporary)
         converter(source, temporary)
         if not _is_whole(temporary):
             raise SurroundingsError(f"converting {source.name} left an incomplete model: the converter is broken")
@@ -276,19 +283,74 @@ def _convert_into(target: Path, source: Path, converter: Converter) -> None:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
+        _publish(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
+def _publish(temporary: Path, target: Path) -> None:
+    """Give a whole folder its name, unless another node was faster; what is whole under that name is never touched."""
+    if target.exists() and not _is_whole(target):
+        broken = Path(tempfile.mkdtemp(prefix=temporary.name, dir=target.parent))
+        target.rename(broken / "broken")
+        shutil.rmtree(broken)
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not _is_whole(target):
+            raise
+        shutil.rmtree(temporary)
+
+
+def _machine() -> str:
+    """Names the running machine: all its containers see the same boot id, and its processes share their locks."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:
+        boot = os.uname().nodename
+    return hashlib.sha256(boot.encode()).hexdigest()[:8]
+
+
+def _remove_abandoned(target: Path, temporary: Path) -> None:
+    """Remove what killed processes left half-done.
+
+    Nobody else on this machine converts while we hold the lock. Another machine may, where the volume's locks end at
+    the node: its folders are left alone until they are old by the volume's own clock.
+    """
+    now = temporary.stat().st_mtime
+    for stale in target.parent.glob(f".{target.name}.*"):
+        with contextlib.suppress(FileNotFoundError):  # another node may remove it at the same moment
+            ours = stale.name.startswith(f".{target.name}.{_machine()}.")
+            if stale != temporary and (ours or now - stale.stat().st_mtime > _ABANDONED_SECONDS):
+                shutil.rmtree(stale)
+
+
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the system lets go of it when the process ends, however it ends."""
+def _locked(path: Path, target: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``path``, or find ``target`` whole without it.
+
+    The system lets go of the lock when the process ends, however it ends. It is asked for again and again instead of
+    waited for: another node's work shows as a whole target, not as a lock that becomes free.
+    """
     with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        told = False
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if _is_whole(target):
+                    break
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                logger.info("%s has no locks; another process may do the same work", path.parent)
+                break
+            if not told:
+                logger.info("waiting for another process that converts %s", target.name)
+                told = True
+            time.sleep(_LOCK_POLL_SECONDS)
         yield
 
 

@@ -5,6 +5,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -274,6 +275,86 @@ def test_a_process_that_is_killed_while_it_converts_with_a_fake_converter(tmp_pa
     assert waiting.communicate()[0] == "['config.json', 'model.safetensors', 'tokenizer.json']\n"
     assert (tmp_path / "log").read_text() == "converted\nconverted\n"
     assert len(left_over(cache)) == 1  # what the killed one left is gone
+
+
+def test_a_process_that_waits_takes_what_another_node_has_made(tmp_path: Path, cache: Path) -> None:
+    """Its lock stays taken for ever; the target that appears is enough."""
+    converting = start_converting(cache, tmp_path / "log", 600.0)
+    try:
+        while not (tmp_path / "log").exists():
+            assert converting.poll() is None
+            time.sleep(0.01)
+        waiting = start_converting(cache, tmp_path / "log", 0.0)
+        (lock,) = (cache / "models").glob("*.lock")
+        elsewhere = write(tmp_path / "elsewhere", FILES)
+        time.sleep(0.3)
+        assert waiting.poll() is None
+        elsewhere.rename(lock.with_suffix(""))
+        assert waiting.communicate(timeout=60)[0] == "['config.json', 'model.safetensors', 'tokenizer.json']\n"
+        assert (tmp_path / "log").read_text() == "converted\n"
+    finally:
+        converting.kill()
+        converting.communicate()
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_volume_without_locks(
+    cache: Path, error: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with caplog.at_level("INFO", logger="rankwise"):
+        folder = convert(cache, FakeConverter([]))
+    assert left_over(cache) == [folder.name]
+    assert "has no locks" in caplog.text
+
+
+def test_another_error_of_a_lock_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(SurroundingsError, match="Input/output error"):
+        convert(cache, FakeConverter([]))
+
+
+def test_the_first_of_two_nodes_wins_and_its_model_is_not_touched(cache: Path) -> None:
+    """Locks that end at the node: both convert; the slower one finds the name taken."""
+    inner: list[tuple[Path, int]] = []
+
+    def slower(source: Path, target: Path) -> None:
+        FakeConverter([])(source, target)
+        (folder,) = {convert_elsewhere(cache)}
+        inner.append((folder, (folder / "model.safetensors").stat().st_ino))
+
+    folder = convert(cache, slower)
+    assert (folder, (folder / "model.safetensors").stat().st_ino) == inner[0]
+    assert left_over(cache) == [folder.name]
+
+
+def convert_elsewhere(cache: Path) -> Path:
+    """Converts as a node does that sees neither the lock nor the boot id of this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcntl.flock", lambda *_: None)
+        patch.setattr(pretrained, "_machine", lambda: "elsewhere")
+        return convert(cache, FakeConverter([]))
+
+
+def test_what_another_node_has_half_done_is_left_alone_until_it_is_old(cache: Path) -> None:
+    name = convert(cache, FakeConverter([])).name
+    models = cache / "models"
+    shutil.rmtree(models / name)
+    young, old = models / f".{name}.elsewhere.a", models / f".{name}.elsewhere.b"
+    ours, other = models / f".{name}.{pretrained._machine()}.c", models / ".another-model.elsewhere.d"
+    for folder in (young, old, ours, other):
+        folder.mkdir()
+    long_ago = time.time() - 3600
+    os.utime(old, (long_ago, long_ago))
+    os.utime(other, (long_ago, long_ago))
+    convert(cache, FakeConverter([]))
+    assert left_over(cache) == sorted([young.name, other.name, name])
 
 
 def test_conversion_needs_the_package_that_reads_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
