@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from rankwise.artifacts.store import check_key
 from rankwise.errors import InvalidInput, Problem
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 2 has ``namespace``."""
 KIND = "trial"
 
 Number = int | float
@@ -126,6 +127,7 @@ class Manifest:
         history: one entry for each evaluation: ``step`` and metrics; a value that was not finite is None.
         artifacts: name -> key in the same store, e.g. ``adapter``.
         examples: some predictions.
+        namespace: namespace of the experiment in its cluster; None for a run on one machine.
 
     Raises:
         InvalidInput: with every problem, each with its path.
@@ -147,6 +149,7 @@ class Manifest:
     history: Sequence[Mapping[str, float | None]]
     artifacts: Mapping[str, str]
     examples: Sequence[Sample]
+    namespace: str | None = None
     kind: str = KIND
     schema_version: int = SCHEMA_VERSION
 
@@ -171,6 +174,8 @@ class Manifest:
         if not isinstance(document, dict):
             raise InvalidInput([Problem("manifest", type(document).__name__, "a JSON object")])
         version = document.get("schema_version")
+        if version == 1:
+            document = {"namespace": None} | document
         _validate(document, strict=not (isinstance(version, int) and version > SCHEMA_VERSION))
         nested = {
             "outcome": Outcome(document["outcome"]),
@@ -186,20 +191,26 @@ class Manifest:
         return _known(cls, document | nested)
 
 
-def trial_key(experiment: str, trial: str, *path: str) -> str:
-    """Key of something of a trial: ``experiments/E/trials/T/…``, e.g. ``trial_key(e, t, "manifest.json")``.
+def trial_key(experiment: str, trial: str, *path: str, namespace: str | None = None) -> str:
+    """Key of something of a trial, e.g. ``trial_key(e, t, "manifest.json")``.
+
+    ``experiments/E/trials/T/…``, on a cluster ``namespaces/N/experiments/E/trials/T/…``: Experiments of two namespaces
+    may have the same name. So the best adapter of an Experiment lies at
+    ``namespaces/<metadata.namespace>/experiments/<metadata.name>/trials/<status.currentOptimalTrial.bestTrialName>/``,
+    in the folder ``adapter`` beside ``manifest.json``.
 
     Raises:
         InvalidInput: a name cannot be part of a key.
     """
     problems = [
         Problem(name, value, "a name without slashes")
-        for name, value in (("experiment", experiment), ("trial", trial))
+        for name, value in (("namespace", namespace or ""), ("experiment", experiment), ("trial", trial))
         if "/" in value
     ]
     if problems:
         raise InvalidInput(problems)
-    return check_key("/".join(("experiments", experiment, "trials", trial, *path)))
+    above = () if namespace is None else ("namespaces", namespace)
+    return check_key("/".join((*above, "experiments", experiment, "trials", trial, *path)))
 
 
 # ------------------------------------------------------------------------------------------------------- checks
@@ -355,6 +366,7 @@ _check_manifest = _object(
         "schema_version": _value("a whole number from 1", lambda value: _is_integer(value) and value > 0),
         "experiment": _text,
         "trial": _text,
+        "namespace": _or_null(_text),
         "created": _value("a time in UTC as RFC 3339, e.g. 2026-01-31T12:00:00Z", _is_time),
         "outcome": _value("one of " + ", ".join(Outcome), lambda value: value in list(Outcome)),
         "configuration": _map(_value("a text or a finite number", lambda v: isinstance(v, str) or _is_number(v))),

@@ -61,8 +61,9 @@ def test_round_trip() -> None:
 
 def test_the_json_has_the_documented_form() -> None:
     assert document() == {
-        "schema_version": 1,
+        "schema_version": 2,
         "kind": "trial",
+        "namespace": None,
         "experiment": "quickstart",
         "trial": "quickstart-1a2b",
         "created": "2026-01-31T12:00:00Z",
@@ -197,14 +198,22 @@ def test_all_problems_come_at_once() -> None:
 
 
 def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
-    content = document(schema_version=2, carbon={"grams": 1})
+    content = document(schema_version=3, carbon={"grams": 1})
     content["cost"]["water"] = 3
     manifest = Manifest.from_json(json.dumps(content))
-    assert manifest.schema_version == 1
+    assert manifest.schema_version == 2
     assert manifest.to_json() == MANIFEST.to_json()
     assert problems_of(content | {"trial": ""}) == {"trial": "a text that is not empty"}
     del content["metrics"]
     assert problems_of(content) == {"metrics": "this field must be given"}
+
+
+def test_the_first_version_had_no_namespace() -> None:
+    content = document(schema_version=1)
+    del content["namespace"]
+    assert Manifest.from_json(json.dumps(content)).to_json() == MANIFEST.to_json()
+    assert problems_of(content | {"schema_version": 2}) == {"namespace": "this field must be given"}
+    assert Manifest.from_json(json.dumps(document(namespace="team-a"))).namespace == "team-a"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", b"\xff", "[" * 100_000])
@@ -247,6 +256,9 @@ def test_any_json_is_read_or_refused_in_words(name: str, value: Any) -> None:
 def test_keys_of_a_trial() -> None:
     assert trial_key("e", "t") == "experiments/e/trials/t"
     assert trial_key("e", "t", "adapter", "x.json") == "experiments/e/trials/t/adapter/x.json"
+    assert trial_key("e", "t", "adapter", namespace="n") == "namespaces/n/experiments/e/trials/t/adapter"
+    with pytest.raises(InvalidInput, match="namespace: got 'a/b'"):
+        trial_key("e", "t", namespace="a/b")
     for experiment, trial in (("a/b", "t"), ("e", "../t"), ("", "t"), ("..", "t")):
         with pytest.raises(InvalidInput, match="allowed:"):
             trial_key(experiment, trial)
