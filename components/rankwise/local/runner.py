@@ -184,6 +184,8 @@ class Runner:
         threads = self._settings.threads or max(1, (os.cpu_count() or 1) // self._experiment.parallel_trial_count)
         return {
             "RANKWISE_STORE": str(self._folder / STORE_FOLDER),
+            # A run folder is one namespace, whatever the engine's own surroundings say.
+            "RANKWISE_NAMESPACE": "",
             "RANKWISE_EXPERIMENT": self._experiment.name,
             "RANKWISE_TRIAL": trial.name,
             "RANKWISE_CACHE": str(self._settings.cache),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,26 +11,27 @@ from collections.abc import Sequence
 from rankwise.artifacts import Manifest, Outcome
 from rankwise.errors import Diverged, InvalidInput, OutOfMemory, SurroundingsError
 from rankwise.train.config import TrainConfig, parse
-from rankwise.train.flags import add_arguments
+from rankwise.train.flags import KATIB_TRIAL, add_arguments
 from rankwise.train.interruption import Interrupted, Interruption
 from rankwise.train.place import Place, finished, open_places
-from rankwise.train.report import MetricLines, start_progress
+from rankwise.train.report import MetricLines, only_metrics_with_equals, start_progress
 
 __all__ = ["add_arguments", "main"]
 
 log = logging.getLogger(__name__)
 
-WRONG_INPUT, SURROUNDINGS, DIVERGED, OUT_OF_MEMORY = 2, 3, 4, 5
+OUR_MISTAKE, WRONG_INPUT, SURROUNDINGS, DIVERGED, OUT_OF_MEMORY = 1, 2, 3, 4, 5
 STOPPED = 128 + signal.SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one trial; return the process's exit code."""
-    with Interruption() as interruption:
+    with Interruption() as interruption, only_metrics_with_equals() as stream:
         try:
             config = parse(sys.argv[1:] if argv is None else argv)
-            start_progress()
-            return _run(config, open_places(config), interruption)
+            start_progress(_log_format(config), _names(config))
+            lines = MetricLines(config.metrics_format, config.metrics_file, stream)
+            return _run(config, open_places(config), interruption, lines)
         except InvalidInput as error:
             for problem in error.problems:
                 print(f"rankwise train: {problem}", file=sys.stderr)
@@ -45,10 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             return OUT_OF_MEMORY
         except Interrupted:
             return STOPPED
+        except Exception:
+            # Told here: Python's own trace would quote lines of code such as "loss = ..." to the collector.
+            log.exception("the trial failed")
+            return OUR_MISTAKE
 
 
-def _run(config: TrainConfig, places: list[Place], interruption: Interruption) -> int:
-    lines = MetricLines(config.metrics_format, config.metrics_file)
+def _log_format(config: TrainConfig) -> str:
+    return config.log_format or ("json" if os.environ.get(KATIB_TRIAL) else "text")
+
+
+def _names(config: TrainConfig) -> dict[str, str]:
+    names = {"experiment": config.experiment, "trial": config.trial_name}
+    return names if config.namespace is None else {"namespace": config.namespace} | names
+
+
+def _run(config: TrainConfig, places: list[Place], interruption: Interruption, lines: MetricLines) -> int:
     manifest = finished(places, config)
     if manifest is not None:
         return _tell_again(manifest, config, lines)

@@ -56,6 +56,7 @@ class TrainConfig:
     early_stop_patience: int
     evaluate: str
     store: str | None
+    namespace: str | None
     experiment: str
     trial: str | None
     output: str | None
@@ -63,6 +64,7 @@ class TrainConfig:
     metrics_file: str | None
     checkpoint_every: int | None
     threads: int | None
+    log_format: str | None
     device: str
 
     @property

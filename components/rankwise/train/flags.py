@@ -15,12 +15,16 @@ from typing import Any
 
 from rankwise.data import parse_size
 from rankwise.errors import InvalidInput, Problem
+from rankwise.logs import FORMATS
 
 GENERATED_METRICS = ("rouge1", "rouge2", "rougeL", "bleu", "exact_match")
 """Metrics on greedily generated text."""
 OBJECTIVES = ("loss", *GENERATED_METRICS)
 COST_METRICS = ("seconds", "peak_memory_bytes", "energy_joules")
 METRICS = (*OBJECTIVES, *COST_METRICS)
+
+KATIB_TRIAL = "KATIB_TRIAL_NAME"
+"""Variable that Katib sets in every trial's pod."""
 
 Reader = Callable[[str], Any]
 """Text to value; raises ValueError whose message says what is allowed."""
@@ -121,7 +125,7 @@ class Flag:
         group: heading in ``--help``.
         metavar: what the value is.
         help: what it means, with its unit.
-        variable: environment variable that gives the default.
+        variables: environment variables that give the default, the first one that is set.
         decides: whether it can change the result; others only say where and how it runs.
     """
 
@@ -131,7 +135,7 @@ class Flag:
     group: str
     metavar: str
     help: str
-    variable: str | None = None
+    variables: tuple[str, ...] = ()
     decides: bool = True
 
     @property
@@ -153,7 +157,16 @@ FLAGS: tuple[Flag, ...] = (
     Flag("data", _text, None, _DATA, "REF", "JSONL file, folder, hub id, s3://… or package:NAME (required)"),
     Flag("source-field", _text, "source", _DATA, "NAME", "field of the input text"),
     Flag("target-field", _text, "target", _DATA, "NAME", "field of the wanted text"),
-    Flag("template", _template, None, _DATA, "TEXT", "prompt around {source}; default depends on the task"),
+    Flag(
+        "template",
+        _template,
+        None,
+        _DATA,
+        "TEXT",
+        "prompt around {source}; default depends on the task",
+        # Katib hands a trial's command to a shell without quotes, which would take a prompt apart.
+        ("RANKWISE_TEMPLATE",),
+    ),
     Flag("validation", _some, 0.1, _DATA, "SIZE", "validation split: a number of examples or a fraction"),
     Flag("test", _size, 0.1, _DATA, "SIZE", "test split: a number of examples or a fraction"),
     Flag("split-seed", _integer(0), 0, _DATA, "N", "seed of the split"),
@@ -222,9 +235,26 @@ FLAGS: tuple[Flag, ...] = (
         "evaluate", _choice("none", "test"), "none", _EVALUATION, "NAME", "test: measure on the test split at the end"
     ),
     Flag(
-        "store", _text, None, _RUN, "URI", "folder or s3://bucket/prefix for results", "RANKWISE_STORE", decides=False
+        "store",
+        _text,
+        None,
+        _RUN,
+        "URI",
+        "folder or s3://bucket/prefix for results",
+        ("RANKWISE_STORE",),
+        decides=False,
     ),
-    Flag("experiment", _name, "manual", _RUN, "NAME", "name in the store", "RANKWISE_EXPERIMENT", decides=False),
+    Flag(
+        "namespace",
+        _name,
+        None,
+        _RUN,
+        "NAME",
+        "namespace of the experiment in its cluster; default: none, for one machine",
+        ("RANKWISE_NAMESPACE",),
+        decides=False,
+    ),
+    Flag("experiment", _name, "manual", _RUN, "NAME", "name in the store", ("RANKWISE_EXPERIMENT",), decides=False),
     Flag(
         "trial",
         _name,
@@ -232,7 +262,7 @@ FLAGS: tuple[Flag, ...] = (
         _RUN,
         "NAME",
         "name in the store; default: from the options",
-        "RANKWISE_TRIAL",
+        ("RANKWISE_TRIAL", KATIB_TRIAL),
         decides=False,
     ),
     Flag(
@@ -258,7 +288,17 @@ FLAGS: tuple[Flag, ...] = (
         _RUN,
         "N",
         "threads of the CPU; default: torch's choice",
-        "RANKWISE_THREADS",
+        ("RANKWISE_THREADS",),
+        decides=False,
+    ),
+    Flag(
+        "log-format",
+        _choice(*FORMATS),
+        None,
+        _RUN,
+        "FORM",
+        "text or json (one object a line); default: json in a Katib trial's pod, else text",
+        ("RANKWISE_LOG_FORMAT",),
         decides=False,
     ),
     Flag("device", _choice("auto", "cpu", "cuda"), "auto", _RUN, "NAME", "auto, cpu or cuda", decides=False),
@@ -266,8 +306,9 @@ FLAGS: tuple[Flag, ...] = (
 
 _EPILOG = """\
 The last metric lines are those of the trained adapter on the validation split (and, as test_NAME, on the test split).
-exit codes: 0 done; 2 wrong input, one line for each mistake; 3 store, network or disk failed; 4 the loss diverged;
-5 out of memory; 143 stopped by SIGTERM after a checkpoint (the same command goes on from it).
+exit codes: 0 done; 1 a mistake of ours, with its trace; 2 wrong input, one line for each mistake; 3 store, network or
+disk failed; 4 the loss diverged; 5 out of memory; 143 stopped by SIGTERM after a checkpoint (the same command goes on
+from it). When Katib stops a trial early, its adapter and manifest are kept and the code is 0.
 """
 
 
@@ -280,8 +321,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = flag.help
         if flag.default not in (None, ()):
             text += f" ({_show(flag.default)})"
-        if flag.variable:
-            text += f" [{flag.variable}]"
+        if flag.variables:
+            text += f" [{', '.join(flag.variables)}]"
         group.add_argument(f"--{flag.name}", metavar=flag.metavar, help=text.replace("%", "%%"))
 
 
@@ -314,8 +355,8 @@ def read_flags(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[dic
     values: dict[str, Any] = {}
     for flag in FLAGS:
         text, path = getattr(given, flag.field), f"--{flag.name}"
-        if text is None and flag.variable and (text := environment.get(flag.variable) or None) is not None:
-            path = flag.variable
+        if text is None and (found := next((name for name in flag.variables if environment.get(name)), None)):
+            text, path = environment[found], found
         values[flag.field] = flag.default
         if text is None:
             if flag.name in REQUIRED:

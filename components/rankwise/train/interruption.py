@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+KATIB_MARKS = Path("/var/log/katib")
+"""Folder that a trial's container shares with Katib's metrics collector (StdOut, and File's default path)."""
 
 
 class Interrupted(Exception):
@@ -46,3 +51,19 @@ class Interruption:
         """
         if self.requested:
             raise Interrupted
+
+
+def stopped_for_good(marks: Path = KATIB_MARKS) -> bool:
+    """Whether the SIGTERM that came is Katib's early stopping: this trial will not be started again.
+
+    Before Katib's collector sends it, it writes "early-stopped" into ``PID.pid``, PID being that of the shell which
+    Katib wraps around the command. Everybody else who ends a pod (a drained node, a preemption) leaves no such mark,
+    and means to start the trial again elsewhere.
+
+    Args:
+        marks: the folder.
+    """
+    try:
+        return (marks / f"{os.getppid()}.pid").read_text(encoding="utf-8").strip() == "early-stopped"
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -22,7 +22,7 @@ from rankwise.train.checkpoint import History
 from rankwise.train.config import TrainConfig
 from rankwise.train.metrics import Measured
 from rankwise.train.model import Trainee
-from rankwise.train.place import ADAPTER, MANIFEST, PER_EXAMPLE, Place
+from rankwise.train.place import ADAPTER, MANIFEST, PER_EXAMPLE, Place, finished
 from rankwise.train.replay import TEST
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ def make_manifest(config: TrainConfig, result: Result, artifacts: Mapping[str, s
     return Manifest(
         experiment=config.experiment,
         trial=config.trial_name,
+        namespace=config.namespace,
         created=datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         outcome=result.outcome,
         configuration=config.identity(),
@@ -79,6 +80,9 @@ def _finite(measured: Mapping[str, Measured]) -> dict[str, float]:
 def keep(places: Sequence[Place], config: TrainConfig, result: Result, trainee: Trainee | None) -> None:
     """Store adapter, values per example and, last, the manifest; then the checkpoints are not needed any more.
 
+    A result that is there already is left alone: a second pod of the trial, started because the first one's node did
+    not answer, must not take apart what the first one has finished meanwhile.
+
     Args:
         places: where to.
         config: the trial's options.
@@ -89,6 +93,10 @@ def keep(places: Sequence[Place], config: TrainConfig, result: Result, trainee: 
         SurroundingsError: a store failed; checkpoints are still there.
     """
     for place in places:
+        if finished([place], config) is not None:
+            log.info("another process has finished this trial meanwhile; its result stays")
+            checkpoint.remove(place)
+            continue
         artifacts: dict[str, str] = {}
         if trainee is not None:
             with tempfile.TemporaryDirectory(prefix="rankwise-adapter-") as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +47,14 @@ def open_places(config: TrainConfig) -> list[Place]:
     """
     places = []
     if config.store is not None:
-        prefix = trial_key(config.experiment, config.trial_name, MANIFEST).rpartition("/")[0]
+        prefix = trial_key(config.experiment, config.trial_name, namespace=config.namespace)
         places.append(Place(open_store(config.store), prefix))
     if config.output is not None:
         places.append(Place(open_store(str(Path(config.output).expanduser().resolve())), ""))
     return places
 
 
-def finished(places: list[Place], config: TrainConfig) -> Manifest | None:
+def finished(places: Sequence[Place], config: TrainConfig) -> Manifest | None:
     """The manifest of the same trial with the same configuration, if it needs no second run.
 
     Running out of memory and failures that nobody foresaw may go away; a diverged loss comes again.

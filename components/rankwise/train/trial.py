@@ -21,7 +21,7 @@ from rankwise.train import checkpoint
 from rankwise.train.config import TrainConfig
 from rankwise.train.cost import CostMeter
 from rankwise.train.evaluate import Held, lead_baseline, measure
-from rankwise.train.interruption import Interrupted, Interruption
+from rankwise.train.interruption import Interrupted, Interruption, stopped_for_good
 from rankwise.train.loop import Training
 from rankwise.train.memory import is_out_of_memory
 from rankwise.train.metrics import Measured
@@ -81,7 +81,8 @@ def run_trial(config: TrainConfig, places: Sequence[Place], interruption: Interr
         lines: where metrics are reported.
 
     Returns:
-        how it ended: succeeded or early_stopped.
+        how it ended: succeeded or early_stopped (by --early-stop-delta, or by Katib: then the adapter is that of the
+        step at which SIGTERM came, and the metrics are those of the last evaluation before it).
 
     Raises:
         InvalidInput: options that do not fit model or data.
@@ -120,6 +121,11 @@ def run_trial(config: TrainConfig, places: Sequence[Place], interruption: Interr
             lines.write({TEST + name: measured.value for name, measured in tested.items()})
             result = replace(result, tested=tested, samples=samples or result.samples)
     except Interrupted:
+        if training is not None and stopped_for_good():
+            log.info("stopped early after step %d", training.progress.step)
+            stopped = replace(ended(Outcome.EARLY_STOPPED), measured=training.measured, samples=training.samples)
+            keep(places, config, stopped, training.trainee)
+            return Outcome.EARLY_STOPPED
         if training is not None and training.on_checkpoint is not None:
             training.on_checkpoint()
             log.info("stopped after step %d; the same command goes on from here", training.progress.step)

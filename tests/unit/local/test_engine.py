@@ -160,6 +160,7 @@ def test_environment_of_a_trial(tmp_path: Path, endpoint: str, monkeypatch: pyte
     assert environment.pop("RANKWISE_EXIT_CODE_FILE")
     assert environment == {
         "RANKWISE_STORE": str(tmp_path / "run" / "store"),
+        "RANKWISE_NAMESPACE": "",
         "RANKWISE_EXPERIMENT": "mine",
         "RANKWISE_TRIAL": name,
         "RANKWISE_CACHE": str(tmp_path / "cache"),

@@ -34,9 +34,10 @@ def test_every_default() -> None:
         "schedule": "linear", "warmup_ratio": 0.0, "batch_size": 8, "micro_batch_size": None, "epochs": None,
         "steps": None, "seed": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "auto", "objective": "loss",
         "metrics": (), "evaluate_every": None, "generate_samples": 64, "early_stop_delta": None,
-        "early_stop_patience": 5, "evaluate": "none", "store": None, "experiment": "manual", "trial": None,
+        "early_stop_patience": 5, "evaluate": "none", "store": None, "namespace": None, "experiment": "manual",
+        "trial": None,
         "output": None, "metrics_format": "text", "metrics_file": None, "checkpoint_every": None, "threads": None,
-        "device": "auto",
+        "log_format": None, "device": "auto",
     }  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def test_the_help_names_every_flag_with_its_default() -> None:
     assert "(0.0002)" in text
     assert "(1.0)" in text  # a fraction; "1" would be one example
     assert "[RANKWISE_STORE]" in text
+    assert "[RANKWISE_TRIAL, KATIB_TRIAL_NAME]" in text
 
 
 def test_all_mistakes_are_told_at_once() -> None:
@@ -117,6 +119,24 @@ def test_the_environment_gives_defaults_and_the_command_line_wins() -> None:
     assert (config.store, config.experiment, config.trial, config.threads) == ("s3://b/p", "e", "t", 2)
     config = read("--store", "/x", "--trial", "u", **environment)
     assert (config.store, config.trial) == ("/x", "u")
+
+
+def test_a_trial_of_katib_has_its_name_unless_another_is_given() -> None:
+    assert read(KATIB_TRIAL_NAME="k").trial == "k"
+    assert read(KATIB_TRIAL_NAME="k", RANKWISE_TRIAL="").trial == "k"
+    assert read(KATIB_TRIAL_NAME="k", RANKWISE_TRIAL="r").trial == "r"
+    assert read("--trial", "t", KATIB_TRIAL_NAME="k", RANKWISE_TRIAL="r").trial == "t"
+    assert problems(KATIB_TRIAL_NAME="a b") == {"KATIB_TRIAL_NAME": "a b"}
+
+
+def test_the_prompt_may_come_from_a_variable() -> None:
+    assert read(RANKWISE_TEMPLATE="{source}\\nAnswer: ").template == "{source}\nAnswer: "
+    assert read("--template", "{source}!", RANKWISE_TEMPLATE="{source}?").template == "{source}!"
+
+
+def test_where_it_runs_decides_nothing() -> None:
+    plain = read().identity()
+    assert read("--namespace", "n", "--log-format", "json", KATIB_TRIAL_NAME="k").identity() == plain
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
