@@ -37,6 +37,7 @@ from rankwise.local.runner import STORE_FOLDER, TRIALS_FOLDER, Runner
 from rankwise.local.search import Search
 from rankwise.local.service import embedded_service
 from rankwise.local.status import Verdict, best_trial, trial_value
+from rankwise.local.template_notes import machine_notes
 from rankwise.report.facts import SearchFacts
 from rankwise.retry import Backoff
 from rankwise.settings import Settings
@@ -132,6 +133,8 @@ def run(
     interruption = interruption or Interruption()
     with ExitStack() as stack:
         stack.callback(output.close)
+        for note in machine_notes(experiment.template):
+            output.message(note)
         stack.enter_context(listening(interruption))
         service = _Service(stack, experiment, endpoint, settings, interruption, options or EngineOptions(), output)
         if not (folder / JOURNAL_FILE).exists():

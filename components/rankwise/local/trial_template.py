@@ -60,9 +60,14 @@ class TrialTemplate:
     primary_pod_labels: Mapping[str, str] | None = None
 
     @property
+    def container(self) -> dict[str, Any]:
+        """The primary container, placeholders not replaced."""
+        return _primary(self.manifest, self.primary_container)
+
+    @property
     def container_env(self) -> dict[str, str]:
         """The primary container's variables that have a value, placeholders not replaced."""
-        return _environment(_primary(self.manifest, self.primary_container))
+        return _environment(self.container)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rankwise.errors import InvalidInput, Problem
 from rankwise.local.early_stopping import check_early_stopping
 from rankwise.local.experiment import Experiment, load_experiment
+from rankwise.local.template_notes import cluster_notes, machine_notes
 from rankwise.settings import Settings
 
 
@@ -18,7 +19,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="rankwise validate",
         description="Check Experiment files: form, search space, trial template, collector and, for our own "
-        "algorithms, the settings. Each mistake comes with its path in the file, the value and what is allowed.",
+        "algorithms, the settings. Each mistake comes with its path in the file, the value and what is allowed. Notes "
+        "say what one machine or a cluster makes of the file, where they differ.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a Katib v1beta1 Experiment (YAML)")
     arguments = parser.parse_args(list(argv))
@@ -33,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
             size = experiment.space.size
             points = "infinitely many" if size is None else f"{size:,}"
             print(f"{path}: valid; {len(experiment.space.parameters)} parameters, {points} configurations")
+            for note in (*machine_notes(experiment.template), *cluster_notes(experiment.template)):
+                print(f"{path}: note: {note}")
     return 2 if wrong else 0
 
 
