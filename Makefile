@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-shell cluster-down lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -33,6 +33,22 @@ test: install ## unit and contract suites (under five minutes on two cores)
 
 test-slow: install ## what takes minutes: the whole small model, a whole search, a real browser
 	$(BIN)/pytest tests/unit tests/contract -m "slow and not cluster and not gpu"
+
+# With KUBECONFIG set the tests use that cluster; otherwise one is brought up on this machine (root, Debian packages, Go).
+HARNESS := cd tests/cluster && $(abspath $(BIN))/python -m harness
+CLUSTER_TESTS := $(abspath $(BIN))/pytest tests/cluster -m cluster -p no:xdist -rs --durations=0 --durations-min=1
+
+cluster-up: install ## bring up a real one-node cluster with Katib and the images (the first time: 25 minutes of building)
+	@if [ -n "$$KUBECONFIG" ]; then echo "using the cluster of KUBECONFIG"; else $(HARNESS) up; fi
+
+cluster-test: install ## end-to-end, fault and chart tests on the cluster
+	@if [ -n "$$KUBECONFIG" ]; then $(CLUSTER_TESTS); else $(HARNESS) exec -- sh -c 'cd ../.. && $(CLUSTER_TESTS)'; fi
+
+cluster-shell: install ## a shell with kubectl, helm and KUBECONFIG of the cluster of cluster-up
+	@$(HARNESS) exec -- bash
+
+cluster-down: install ## stop the cluster of cluster-up and remove its state
+	@if [ -n "$$KUBECONFIG" ]; then echo "the cluster of KUBECONFIG is left as it is"; else $(HARNESS) down; fi
 
 lint: install ## ruff, mypy strict, floors, shell
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness import pki
+from harness.agent import PROVISIONER, STORAGE_CLASS
 from harness.places import (
     NODE,
     NODE_ADDRESS,
@@ -42,6 +43,15 @@ DEBIAN_PROGRAMS = {
 CNI_PLUGINS = Path("/usr/lib/cni")
 PAUSE_IMAGE = "localhost/pause:1"
 
+_STORAGE_CLASS = {
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {
+        "name": STORAGE_CLASS,
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+    },
+    "provisioner": PROVISIONER,
+}
 _NETWORK = f"""
 set -e
 ip link set lo up
@@ -111,6 +121,7 @@ class Node:
         (state / "kubeconfig").write_text((self._pki / "admin.kubeconfig").read_text())
         (state / "kubeconfig").chmod(0o600)
         wait_for("the node to be Ready", self._ready, 90)
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(_STORAGE_CLASS))
 
     def down(self) -> None:
         """Stop what :meth:`up` started, pods included, and unmount what is left. The state folder stays."""
@@ -159,6 +170,24 @@ class Node:
                 continue
             self.ctr("images", "import", str(archive))
             mark.write_text(name)
+
+    def name_images(self, names: dict[str, str]) -> None:
+        """Give images second names, as if they had been pulled.
+
+        Args:
+            names: name in a manifest, with registry -> name of an imported image.
+        """
+        for name, image in names.items():
+            self.ctr("images", "tag", "--force", image, name)
+
+    def remove_unnamed_images(self) -> None:
+        """Free what earlier imports left: images that have lost their name to a newer one."""
+        rows = [line.split() for line in self.ctr("images", "list").splitlines()[1:]]
+        named = {digest for name, _, digest, *_ in rows if not name.startswith("sha256:")}
+        for name, _, digest, *_ in rows:
+            # Kubernetes' side keeps a second name, made of the digest of the image's configuration.
+            if digest not in named:
+                self.ctr("images", "remove", name)
 
     def _stop_containers(self) -> None:
         for task in self.ctr("tasks", "list", "--quiet").split():
@@ -355,7 +384,7 @@ state = "{self.places.run / "containerd"}"
 
     def _agent(self) -> None:
         kubeconfig = self._pki / "admin.kubeconfig"
-        command = [sys.executable, "-m", "harness.agent", kubeconfig, NODE_ADDRESS, self.places.state / "volumes"]
+        command: list[str | Path] = [sys.executable, "-m", "harness.agent", kubeconfig, NODE_ADDRESS, self.places.state / "volumes"]
         self.processes.start("agent", command, PYTHONPATH=str(Path(__file__).parents[1]))
 
     # -- questions -----------------------------------------------------------------------------------------------

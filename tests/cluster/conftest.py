@@ -1,0 +1,99 @@
+"""The cluster of KUBECONFIG, with Katib, and the chart installed in it. ``make cluster-test`` provides both."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kube import CHART, Search, apply, helm, kubectl, wait
+
+KATIB = "kubeflow"
+NAMESPACE = "rankwise"
+TEAMS = ("team-a", "team-b")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster with Katib.
+
+    Attributes:
+        katib_config: ConfigMap katib-config as it was before the chart was installed.
+        own: whether the harness of this folder started it, so that its node may be disturbed.
+    """
+
+    katib_config: str
+    own: bool
+
+
+def katib_config() -> str:
+    """Katib's configuration as text."""
+    path = r"jsonpath={.data.katib-config\.yaml}"
+    return kubectl("-n", KATIB, "get", "configmap", "katib-config", "-o", path)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster; no test of this folder runs without one."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("no cluster: set KUBECONFIG, or run `make cluster-up cluster-test`")
+    for program in ("kubectl", "helm"):
+        assert shutil.which(program), f"{program} is not on PATH"
+    kubectl("-n", KATIB, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=120s")
+    text = katib_config()
+    entries = [entry["algorithmName"] for entry in yaml.safe_load(text)["runtime"]["suggestions"]]
+    if "language-bo" in entries:
+        # An earlier run was cut off.
+        helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
+        text = katib_config()
+    return Cluster(text, own=os.environ.get("RANKWISE_CLUSTER_HARNESS") == "1")
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster) -> Iterator[str]:
+    """The chart installed as README.md says, for a CPU demonstration, with two more teams; its namespace."""
+    for team in TEAMS:
+        document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}}
+        apply(document, namespace="default")
+    teams = ",".join(TEAMS)
+    helm(
+        *("install", "rankwise", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout=6m"),
+        *("--values", CHART / "scenarios" / "cpu-demo.yaml", "--set", f"experimentNamespaces={{{teams}}}"),
+    )
+    yield NAMESPACE
+    for namespace in (NAMESPACE, *TEAMS):
+        kubectl("-n", namespace, "delete", "experiments", "--all", "--cascade=foreground", "--timeout=120s", seconds=150)
+    helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--wait")
+    kubectl("delete", "namespace", NAMESPACE, *TEAMS, "--timeout=120s", seconds=150)
+
+
+@pytest.fixture
+def searches(release: str) -> Iterator[list[Search]]:
+    """Searches that a test starts; they are deleted after it."""
+    started: list[Search] = []
+    yield started
+    for search in started:
+        search.delete()
+
+
+def start(searches: list[Search], document: dict[str, object], namespace: str = NAMESPACE) -> Search:
+    """Apply an Experiment and note it for deletion."""
+    metadata = document["metadata"]
+    assert isinstance(metadata, dict)
+    search = Search(str(metadata["name"]), namespace)
+    searches.append(search)
+    apply(document, namespace=namespace)
+    wait(f"the Experiment {search.name}", lambda: search.experiment().get("status", {}).get("conditions"), 30)
+    return search
