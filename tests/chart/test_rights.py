@@ -80,7 +80,7 @@ def test_rights_outside_the_namespace_last_as_long_as_a_hook(name: str) -> None:
             continue
         notes = manifest["metadata"]["annotations"]
         cluster_wide = manifest["kind"].startswith("Cluster")
-        events = "post-install,post-upgrade" if cluster_wide else "post-install,post-upgrade,pre-delete,test"
+        events = "post-install,post-upgrade,post-rollback" + ("" if cluster_wide else ",pre-delete,test")
         assert notes["helm.sh/hook"] == events
         assert notes["helm.sh/hook-delete-policy"] == ON_SUCCESS
         # Before the Jobs, which have weight 0.
@@ -96,7 +96,7 @@ def test_what_hooks_need_exists_when_they_run_and_nothing_of_them_remains() -> N
     assert set(jobs) == {"rankwise-register", "rankwise-unregister", "rankwise-test"}
     events = {name: job["metadata"]["annotations"]["helm.sh/hook"] for name, job in jobs.items()}
     assert events == {
-        "rankwise-register": "post-install,post-upgrade",
+        "rankwise-register": "post-install,post-upgrade,post-rollback",
         "rankwise-unregister": "pre-delete",
         "rankwise-test": "test",
     }

@@ -29,6 +29,7 @@ def upgraded(fake: FakeKubernetes, folder: Path, values: Values) -> list[dict[st
 def discovery(fake: FakeKubernetes) -> None:
     """What Helm asks before it can look anything up."""
     secrets = {"name": "secrets", "singularName": "secret", "namespaced": True, "kind": "Secret", "verbs": ["get"]}
+    fake.anonymous = True
     fake.objects["/version"] = {"major": "1", "minor": "36", "gitVersion": "v1.36.0"}
     fake.objects["/api"] = {"kind": "APIVersions", "versions": ["v1"]}
     fake.objects["/apis"] = {"kind": "APIGroupList", "apiVersion": "v1", "groups": []}

@@ -33,12 +33,14 @@ class FakeKubernetes:
         objects: what it holds, by path.
         seen: every request, in order.
         faults: status codes that the next requests are answered with, instead of being done.
+        anonymous: whether requests without a token are answered (Go's client sends none without TLS).
         before_patch: called before each patch is looked at: a writer who is faster.
     """
 
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
+    anonymous: bool = False
     before_patch: Callable[[FakeKubernetes], None] | None = None
     address: str = ""
     _version: int = 1000
@@ -90,7 +92,7 @@ class FakeKubernetes:
             if self.faults:
                 # Like some proxies, repeat what was sent: nothing of it may reach a message.
                 return self.faults.pop(0), {"kind": "Status", "message": f"sent {token}"}
-            if token != f"Bearer {TOKEN}":
+            if token != f"Bearer {TOKEN}" and not self.anonymous:
                 return 401, {"kind": "Status", "message": f"sent {token}"}
             if method == "PATCH" and self.before_patch is not None:
                 self.before_patch(self)
