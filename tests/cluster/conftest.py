@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from kube import CHART, Search, apply, helm, kubectl, wait
 
 KATIB = "kubeflow"
@@ -74,7 +73,9 @@ def release(cluster: Cluster) -> Iterator[str]:
     )
     yield NAMESPACE
     for namespace in (NAMESPACE, *TEAMS):
-        kubectl("-n", namespace, "delete", "experiments", "--all", "--cascade=foreground", "--timeout=120s", seconds=150)
+        kubectl(
+            "-n", namespace, "delete", "experiments", "--all", "--cascade=foreground", "--timeout=120s", seconds=150
+        )
     helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--wait")
     kubectl("delete", "namespace", NAMESPACE, *TEAMS, "--timeout=120s", seconds=150)
 

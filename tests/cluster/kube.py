@@ -32,7 +32,9 @@ def run(*command: str | Path, stdin: str | None = None, seconds: float = 120) ->
     words = [str(word) for word in command]
     done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
     if done.returncode:
-        raise CommandFailed(f"{' '.join(words)}\nexit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise CommandFailed(
+            f"{' '.join(words)}\nexit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
     return done.stdout
 
 
@@ -176,7 +178,9 @@ def trainer(experiment: Object) -> Object:
 SMALL = ("--num-layers=2", "--subset=16", "--validation=8", "--max-source-tokens=24", "--metrics=loss")
 
 
-def small_search(name: str, *, trials: int = 4, parallel: int = 2, settings: Sequence[tuple[str, str]] = (), **spec: Any) -> Object:
+def small_search(
+    name: str, *, trials: int = 4, parallel: int = 2, settings: Sequence[tuple[str, str]] = (), **spec: Any
+) -> Object:
     """The quickstart with real but very short trainings (the model's first two layers, 16 examples)."""
     experiment = load_experiment(
         "quickstart.yaml", name, maxTrialCount=trials, parallelTrialCount=parallel, maxFailedTrialCount=trials, **spec

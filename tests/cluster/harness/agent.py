@@ -134,7 +134,10 @@ def provision(api: Api, volumes: Path) -> None:
                 raise
     for volume in api("GET", "/api/v1/persistentvolumes")["items"]:
         annotations = volume["metadata"].get("annotations", {})
-        if annotations.get("pv.kubernetes.io/provisioned-by") == PROVISIONER and volume["status"]["phase"] == "Released":
+        if (
+            annotations.get("pv.kubernetes.io/provisioned-by") == PROVISIONER
+            and volume["status"]["phase"] == "Released"
+        ):
             api("DELETE", f"/api/v1/persistentvolumes/{volume['metadata']['name']}")
             shutil.rmtree(volumes / volume["metadata"]["name"], ignore_errors=True)
 

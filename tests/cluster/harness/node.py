@@ -74,13 +74,22 @@ def missing() -> list[str]:
     if not (CNI_PLUGINS / "ptp").exists():
         packages.add("containernetworking-plugins")
     if packages:
-        problems.append(f"missing Debian packages: apt-get install --no-install-recommends {' '.join(sorted(packages))}")
+        problems.append(
+            f"missing Debian packages: apt-get install --no-install-recommends {' '.join(sorted(packages))}"
+        )
     if shutil.which("go") is None:
         problems.append("Go 1.26 or later is needed to build Kubernetes and Katib")
     if "overlay" not in Path("/proc/filesystems").read_text():
         problems.append("the kernel has no overlay file system")
     if not problems:
-        probe = ["unshare", "--net", "--mount", "sh", "-c", "ip link add a0 type veth peer name a1 && iptables -t nat -L -n"]
+        probe = [
+            "unshare",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            "ip link add a0 type veth peer name a1 && iptables -t nat -L -n",
+        ]
         done = subprocess.run(probe, capture_output=True, text=True)
         if done.returncode:
             problems.append(f"no network namespace with veth and NAT can be made here: {done.stderr.strip()}")
@@ -384,7 +393,14 @@ state = "{self.places.run / "containerd"}"
 
     def _agent(self) -> None:
         kubeconfig = self._pki / "admin.kubeconfig"
-        command: list[str | Path] = [sys.executable, "-m", "harness.agent", kubeconfig, NODE_ADDRESS, self.places.state / "volumes"]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "harness.agent",
+            kubeconfig,
+            NODE_ADDRESS,
+            self.places.state / "volumes",
+        ]
         self.processes.start("agent", command, PYTHONPATH=str(Path(__file__).parents[1]))
 
     # -- questions -----------------------------------------------------------------------------------------------
