@@ -53,7 +53,7 @@ def cluster() -> Cluster:
     kubectl("-n", KATIB, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=120s")
     text = katib_config()
     entries = [entry["algorithmName"] for entry in yaml.safe_load(text)["runtime"]["suggestions"]]
-    if "language-bo" in entries:
+    if "language-bo" in entries and os.environ.get("RANKWISE_TEST_KEEP_RELEASE") != "1":
         # An earlier run was cut off.
         helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--ignore-not-found", "--wait")
         text = katib_config()
@@ -63,19 +63,22 @@ def cluster() -> Cluster:
 @pytest.fixture(scope="session")
 def release(cluster: Cluster) -> Iterator[str]:
     """The chart installed as README.md says, for a CPU demonstration, with two more teams; its namespace."""
+    # While tests are being written: keep what is installed from one run to the next.
+    keep = os.environ.get("RANKWISE_TEST_KEEP_RELEASE") == "1"
     for team in TEAMS:
         document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}}
         apply(document, namespace="default")
     teams = ",".join(TEAMS)
-    helm(
-        *("install", "rankwise", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout=6m"),
-        *("--values", CHART / "scenarios" / "cpu-demo.yaml", "--set", f"experimentNamespaces={{{teams}}}"),
-    )
-    yield NAMESPACE
-    for namespace in (NAMESPACE, *TEAMS):
-        kubectl(
-            "-n", namespace, "delete", "experiments", "--all", "--cascade=foreground", "--timeout=120s", seconds=150
+    if not (keep and helm("list", "--namespace", NAMESPACE, "--short").split()):
+        helm(
+            *("install", "rankwise", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout=6m"),
+            *("--values", CHART / "scenarios" / "cpu-demo.yaml", "--set", f"experimentNamespaces={{{teams}}}"),
         )
+    yield NAMESPACE
+    if keep:
+        return
+    for namespace in (NAMESPACE, *TEAMS):
+        kubectl("-n", namespace, "delete", "experiments", "--all", "--cascade=foreground", seconds=150)
     helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--wait")
     kubectl("delete", "namespace", NAMESPACE, *TEAMS, "--timeout=120s", seconds=150)
 

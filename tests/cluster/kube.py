@@ -200,7 +200,8 @@ _FORMULA = """
 import math, sys, time
 rank, ratio, dropout, rate, batch = map(float, sys.argv[1:6])
 time.sleep(float(sys.argv[6]))
-loss = (math.log10(rate) + 3.2) ** 2 + 0.2 * (math.log2(rank) - 4) ** 2 + 0.1 * math.log2(ratio) ** 2 + dropout + batch / 50
+loss = (math.log10(rate) + 3.2) ** 2 + 0.2 * (math.log2(rank) - 4) ** 2 + 0.1 * math.log2(ratio) ** 2
+loss += dropout + batch / 50
 print(f"loss={loss:.6f}", flush=True)
 """
 

@@ -19,7 +19,9 @@ S3_IMAGE = f"localhost/seaweedfs:{SEAWEEDFS}"
 # What the official image does, as far as Katib's manifest needs it: a database at first start, then the server.
 _POSTGRES = f"""
 FROM {BASE_IMAGE}
-RUN mkdir -p /usr/share/man/man1 /usr/share/man/man7 && apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends postgresql-{POSTGRES} \\
+ENV DEBIAN_FRONTEND=noninteractive
+RUN mkdir -p /usr/share/man/man1 /usr/share/man/man7 && apt-get update -q \\
+    && apt-get install -y -q --no-install-recommends postgresql-{POSTGRES} \\
     && rm -rf /var/lib/apt/lists/* && install -d -m 1777 /run/postgresql
 COPY entrypoint.sh /entrypoint.sh
 USER postgres
@@ -33,7 +35,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   initdb --pgdata="$PGDATA" --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-host=scram-sha-256 >/dev/null
   rm /tmp/password
   echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
-  [ "$POSTGRES_DB" = postgres ] || echo "create database \\"$POSTGRES_DB\\"" | postgres --single -D "$PGDATA" postgres >/dev/null
+  [ "$POSTGRES_DB" = postgres ] \\
+    || echo "create database \\"$POSTGRES_DB\\"" | postgres --single -D "$PGDATA" postgres >/dev/null
 fi
 exec postgres -D "$PGDATA" -c listen_addresses='*'
 """
