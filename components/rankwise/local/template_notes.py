@@ -13,8 +13,16 @@ from rankwise.local.fields import scalar_text
 from rankwise.local.trial_template import TrialTemplate
 
 # Set by the engine itself, or without a meaning on one machine.
-_ENGINE_SETS = ("RANKWISE_NAMESPACE", "RANKWISE_EXPERIMENT", "RANKWISE_TRIAL", "RANKWISE_STORE", "RANKWISE_CACHE")
-_ENGINE_SETS += ("RANKWISE_THREADS",)
+_ENGINE_SETS = frozenset(
+    {
+        "RANKWISE_NAMESPACE",
+        "RANKWISE_EXPERIMENT",
+        "RANKWISE_TRIAL",
+        "RANKWISE_STORE",
+        "RANKWISE_CACHE",
+        "RANKWISE_THREADS",
+    }
+)
 # The images' cache, which is RANKWISE_CACHE on one machine, and a folder that every machine has.
 _OWN_MOUNTS = ("/var/cache/rankwise", "/tmp")  # noqa: S108 - a mount path, nothing is written there
 _PLACEHOLDERS = re.compile(r"\$\{trialParameters\.[^}]*\}|\$\([A-Za-z_][\w.-]*\)")
