@@ -38,7 +38,7 @@ _SPEAKS_OF_SECRET = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(
-    r"(?P<name>[\w.\-]{0,80}(?:" + _SPEAKS_OF_SECRET.pattern + r")[\w\-]{0,80})"
+    r"(?P<name>(?:" + _SPEAKS_OF_SECRET.pattern + r")[\w\-]{0,80})"
     r"(?P<between>[\"']?\s*(?:=>|[:=])\s*(?:got\s+)?(?:(?:basic|bearer)\s+)?)"
     r"(?P<value>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s,;&)\]}]+)",
     re.IGNORECASE,

@@ -194,10 +194,10 @@ def validate(address: str, message: api_pb2.Experiment, timeout: float = 60.0) -
         stub.ValidateAlgorithmSettings(api_pb2.ValidateAlgorithmSettingsRequest(experiment=message), timeout=timeout)
 
 
-def health(address: str, name: str) -> str:
+def health(address: str, name: str, timeout: float = 30.0) -> str:
     """The health's status as a word."""
     with channel(address) as opened:
-        reply = health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(service=name), timeout=30)
+        reply = health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest(service=name), timeout=timeout)
     return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
 

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from rankwise.katib_api import api_pb2
@@ -61,6 +63,7 @@ def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.Capture
     assert arguments[0] in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quiet")
 def test_describe_prints_the_options_of_every_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
     known = wire(Settings(cache=Path("unused"))).strategies
     for argument in ("--describe", "--help-options"):
@@ -80,7 +83,10 @@ def test_describe_prints_the_options_of_every_algorithm(capsys: pytest.CaptureFi
         (["--fits", "0"], {}, "--fits: got '0'; allowed: a whole number of at least 1"),
         (["--grace", "-1"], {}, "--grace: got '-1.0'; allowed: seconds of at least 0"),
         (["--grace", "inf"], {}, "--grace: got 'inf'"),
+        (["--threads", "0"], {}, "--threads: got '0'"),
         ([], {"RANKWISE_THREADS": "two"}, "RANKWISE_THREADS: got 'two'"),
+        ([], {"RANKWISE_LOG_FORMAT": "xml"}, "RANKWISE_LOG_FORMAT: got 'xml'; allowed: text, json"),
+        ([], {"RANKWISE_LOG_LEVEL": "loud"}, "RANKWISE_LOG_LEVEL: got 'loud'; allowed: debug, info, warning, error"),
     ],
 )
 def test_wrong_values_end_with_2_and_a_sentence(
@@ -92,6 +98,7 @@ def test_wrong_values_end_with_2_and_a_sentence(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(command, "stop_on_signals", threading.Event)
     assert command.main(arguments) == 2
     assert f"rankwise serve-suggestions: {message}" in capsys.readouterr().err
 
@@ -100,6 +107,7 @@ def test_wrong_values_end_with_2_and_a_sentence(
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave this process's log and signals alone."""
     monkeypatch.setattr(command, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(command, "take_over_the_rest", lambda: None)
     monkeypatch.setattr(command, "stop_on_signals", threading.Event)
 
 
@@ -107,6 +115,21 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_of_another_form_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--address", "6789"]) == 2
     assert "--address: got '6789'; allowed: host:port" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_metrics_address_of_another_form_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--address", "127.0.0.1:0", "--metrics-address", "9464"]) == 2
+    assert "--metrics-address: got '9464'; allowed: host:port" in capsys.readouterr().err
+
+
+def test_the_log_is_chosen_by_argument_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = command.LOG_LEVEL_VARIABLE
+    monkeypatch.setenv(name, "")
+    assert command.chosen_word(None, name, ("info", "debug", "error"), "info") == "info"
+    monkeypatch.setenv(name, "debug")
+    assert command.chosen_word(None, name, ("info", "debug", "error"), "info") == "debug"
+    assert command.chosen_word("error", name, ("info", "debug", "error"), "info") == "error"
 
 
 @pytest.mark.usefixtures("quiet")
@@ -163,3 +186,75 @@ def test_a_signal_lets_the_running_call_end_and_the_process_exits_with_0(number:
         assert process.returncode == 0
     messages = [json.loads(line)["message"] for line in errors.splitlines()]
     assert messages == ["ready", "stopping", "answered", "stopped"]
+
+
+ENDLESS_PROGRAM = """
+import sys, time
+from types import SimpleNamespace
+import rankwise.suggest.wiring as wiring
+from rankwise.suggest import command
+from support.katib import FakeStrategy
+
+def fit(request):
+    print("computing", flush=True)
+    time.sleep(600)
+
+strategies = {"sobol": FakeStrategy("sobol"), "fake": FakeStrategy(behaviour=fit)}
+wiring.wire = lambda settings: SimpleNamespace(strategies=strategies, encoders=None)
+arguments = ["--address", "127.0.0.1:0", "--embedder", "", "--grace", "0.5", "--log-format", "json"]
+sys.exit(command.main(arguments))
+"""
+
+
+def test_a_signal_in_the_middle_of_an_endless_fit_ends_the_process_with_0(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", ENDLESS_PROGRAM],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        ) as process,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        while '"ready"' not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        address = next(line["address"] for line in lines if "address" in line)
+        request = api_pb2.GetSuggestionsRequest(
+            experiment=experiment(), current_request_number=1, total_request_number=1
+        )
+        answer = pool.submit(call, address, request)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "computing\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(25) == 0
+        assert time.monotonic() - began < 25  # a pod has 30
+        with pytest.raises(grpc.RpcError, match=r"CANCELLED|UNAVAILABLE"):
+            answer.result(30)
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert (last["message"], last["every_call_ended"]) == ("stopped", False)
+
+
+def test_a_signal_while_the_program_still_loads_ends_it_with_0(tmp_path: Path) -> None:
+    """As a container's first process it would not even notice a signal that it does not handle."""
+    log = tmp_path / "log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rankwise.suggest", "--address", "127.0.0.1:0", "--embedder", ""],
+            stderr=errors,
+            env=os.environ | {"RANKWISE_CACHE": str(tmp_path)},
+        )
+    handled = 1 << (signal.SIGTERM - 1)
+    while True:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        if int(status.partition("SigCgt:")[2].split()[0], 16) & handled:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert "Traceback" not in log.read_text()
