@@ -108,11 +108,14 @@ class Cluster:
                     f"{what}: refused (HTTP {error.status}); the account that is used needs the right to do this "
                     f"(`kubectl auth can-i` tells)"
                 )
-            reason = f"HTTP {error.status}"
+            # The client's way to say that TLS failed: status 0.
+            reason = f"HTTP {error.status}" if error.status else "TLS: not the certificate that was expected, or none"
         else:
             reason = type(error).__name__
         times = f"failed {self._backoff.attempts} times" if _is_temporary(error) else "failed"
-        return SurroundingsError(f"{what}: {times} ({reason}); nothing was changed")
+        # A request whose answer got lost may have been done.
+        after = "nothing was changed" if method == "GET" else "whether it was done is not known; do it again"
+        return SurroundingsError(f"{what}: {times} ({reason}); {after}")
 
 
 def _is_temporary(error: Exception) -> bool:

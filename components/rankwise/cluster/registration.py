@@ -123,8 +123,9 @@ def load_entry(path: Path) -> Entry:
         problems.append(Problem(f"{path}: algorithmName", str(name), "a DNS label: lower-case letters, digits, dashes"))
     if not isinstance(image, str) or not image.strip():
         problems.append(Problem(f"{path}: image", str(image), "the image of the suggestion service"))
-    for index, port in enumerate(data.get("ports") or []):
-        if port.get("containerPort") == 6789 or port.get("name") == "suggestion-api":
+    ports = data.get("ports")
+    for index, port in enumerate(ports if isinstance(ports, list) else []):
+        if isinstance(port, dict) and (port.get("containerPort") == 6789 or port.get("name") == "suggestion-api"):
             allowed = "ports other than 6789 and suggestion-api: Katib adds that one itself and refuses ours"
             problems.append(Problem(f"{path}: ports[{index}]", str(port), allowed))
     if not owner:
@@ -248,11 +249,7 @@ def _read_modify_write(
     path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"
 
     def once() -> Change:
-        try:
-            found = cluster.get(path)
-        except NotThere:
-            allowed = f"Katib's namespace: it holds the ConfigMap {CONFIG_MAP}"
-            raise _NoKatib([Problem("--katib-namespace", namespace, allowed)]) from None
+        found = cluster.get(path)
         data = found.get("data") or {}
         if KEY not in data:
             allowed = f"a key {KEY}, as Katib 0.16 and later have it"
@@ -269,6 +266,9 @@ def _read_modify_write(
 
     try:
         return call(once, is_temporary=lambda error: isinstance(error, Conflict), backoff=CONFLICTS, sleep=sleep)
+    except NotThere:
+        allowed = f"Katib's namespace: it holds the ConfigMap {CONFIG_MAP}"
+        raise _NoKatib([Problem("--katib-namespace", namespace, allowed)]) from None
     except Conflict:
         raise SurroundingsError(
             f"ConfigMap {namespace}/{CONFIG_MAP} was changed by someone else at each of {CONFLICTS.attempts} tries; "

@@ -217,6 +217,19 @@ def test_a_missing_config_map(fake: FakeKubernetes, cluster: Cluster) -> None:
     assert not unregister(cluster, "katib", ours).changed
 
 
+def test_a_config_map_that_goes_away_between_reading_and_writing(fake: FakeKubernetes, cluster: Cluster) -> None:
+    path = fake.put_config_map("kubeflow", "katib-config", {KEY: KATIB})
+    fake.before_patch = lambda server: server.objects.pop(path, None) and None
+    with pytest.raises(InvalidInput, match="holds the ConfigMap katib-config"):
+        register(cluster, "kubeflow", ours)
+
+
+def test_a_server_without_the_expected_certificate(fake: FakeKubernetes, kubeconfig: Path) -> None:
+    kubeconfig.write_text(kubeconfig.read_text().replace("http://", "https://"))
+    with pytest.raises(SurroundingsError, match=r"failed \(TLS: not the certificate"):
+        register(Cluster(api_client(kubeconfig)), "kubeflow", ours)
+
+
 def test_a_missing_key_and_a_locked_config_map(fake: FakeKubernetes, cluster: Cluster) -> None:
     fake.put_config_map("kubeflow", "katib-config", {"suggestion": "{}"})
     with pytest.raises(InvalidInput, match=r"got 'suggestion'; allowed: a key katib-config\.yaml"):
@@ -262,6 +275,21 @@ def test_temporary_failures_are_tried_again_and_others_are_not(fake: FakeKuberne
         unregister(cluster, "kubeflow", ours)
     assert TOKEN not in str(refused.value)
     assert fake.faults == [200]
+
+
+def test_a_write_whose_answer_got_lost_is_not_done_twice(fake: FakeKubernetes, cluster: Cluster) -> None:
+    path = fake.put_config_map("kubeflow", "katib-config", {KEY: KATIB})
+
+    def write_and_lose(server: FakeKubernetes) -> None:
+        # The server does what it was asked, and the client hears 409 when it asks again with the old version.
+        server.before_patch = None
+        body = server.seen[-1].body
+        server.put(path, {**server.objects[path], "data": body["data"]})
+
+    fake.before_patch = write_and_lose
+    register(cluster, "kubeflow", ours, sleep=lambda _: None)
+    assert text_of(fake, path).count("algorithmName: language-bo") == 1
+    assert len(fake.writes) == 1
 
 
 def test_a_server_that_is_not_there(tmp_path: Path) -> None:
