@@ -211,6 +211,7 @@ def formula_search(name: str, *, trials: int, parallel: int = 1, seconds: float 
     experiment = small_search(name, trials=trials, parallel=parallel, **spec)
     container = trainer(experiment)
     values = [f"${{trialParameters.{key}}}" for key in ("rank", "alphaRatio", "dropout", "learningRate", "batchSize")]
-    container["command"] = ["python", "-c", _FORMULA, *values, str(seconds)]
+    # Katib joins a command with spaces and gives it to a shell, but leaves `sh -c` alone.
+    container["command"] = ["sh", "-c", f"python -c '{_FORMULA}' {' '.join(values)} {seconds}"]
     container["resources"] = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}}
     return experiment
