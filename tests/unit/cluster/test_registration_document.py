@@ -69,7 +69,7 @@ def without_list(data: Any) -> Any:
     return {**data, "runtime": {key: value for key, value in data["runtime"].items() if key != "suggestions"}}
 
 
-@settings(max_examples=80)
+@settings(max_examples=80, deadline=None)
 @given(text=layouts())
 def test_others_survive_and_ours_comes_and_goes(text: str) -> None:
     before = yaml.safe_load(text)
@@ -89,7 +89,7 @@ def test_others_survive_and_ours_comes_and_goes(text: str) -> None:
         assert restored.text == text
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(text=layouts(), comment=st.text(st.characters(codec="ascii", categories=["L", "N", "Zs"]), max_size=9))
 def test_lines_of_others_are_kept_wherever_text_is_kept(text: str, comment: str) -> None:
     text = f"{text.rstrip(chr(10))}\n# {comment}"
