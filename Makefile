@@ -29,7 +29,7 @@ quickstart: install ## search LoRA hyperparameters of a small real model on real
 
 # Each worker takes one thread: two workers with all cores each are slower than with one.
 test: install ## unit and contract suites (under five minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/contract -n 2 --dist worksteal -m "not slow and not cluster and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/contract tests/chart -n 2 --dist worksteal -m "not slow and not cluster and not gpu"
 
 test-slow: install ## what takes minutes: the whole small model, a whole search, a real browser
 	$(BIN)/pytest tests/unit tests/contract -m "slow and not cluster and not gpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.places import KUBERNETES, MODULES, HarnessError
+from harness.places import KUBERNETES, MODULES, HarnessError, Places
 
 _MAJOR, _MINOR, _ = KUBERNETES.split(".")
 _VERSION = "k8s.io/component-base/version"
@@ -107,6 +108,17 @@ def build(name: str, cache: Path, log: Path) -> Path:
     target = cache / "bin" / f"{name}-{digest.hexdigest()[:12]}"
     if all((target / program).is_file() for program in module.programs):
         return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f"{name}.lock").open("w") as lock:
+        # Two builds of the same would take twice as long.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            _build(name, module, target, log)
+    return target
+
+
+def _build(name: str, module: Module, target: Path, log: Path) -> None:
+    """Build into ``target``, which appears when it is whole; remove what was built from other sources."""
     start = time.monotonic()
     print(f"  building {name} from its Go module (minutes when it is the first time)", flush=True)
     partial = target.with_suffix(f".{os.getpid()}")
@@ -133,4 +145,14 @@ def build(name: str, cache: Path, log: Path) -> Path:
             shutil.rmtree(old)
     partial.rename(target)
     print(f"  built {name} in {time.monotonic() - start:.0f} s", flush=True)
-    return target
+
+
+def main() -> None:
+    """Build everything that the cache lacks; needs nothing but Python's standard library."""
+    places = Places.from_environment()
+    for name in MODULE_SET:
+        build(name, places.cache, places.cache / "build.log")
+
+
+if __name__ == "__main__":
+    main()
