@@ -49,6 +49,7 @@ def call(
     is_temporary: Callable[[Exception], bool],
     backoff: Backoff,
     sleep: Callable[[float], None] = time.sleep,
+    on_wait: Callable[[Exception, float], None] | None = None,
 ) -> T:
     """Call ``work`` until it succeeds, fails for good or the attempts are used up.
 
@@ -57,6 +58,7 @@ def call(
         is_temporary: whether a failure may go away by itself.
         backoff: number of attempts and waits.
         sleep: waits the given seconds (tests pass their own).
+        on_wait: told of a temporary failure and of the seconds until the next attempt, before each wait.
 
     Raises:
         Exception: the last failure of ``work``, unchanged.
@@ -67,5 +69,7 @@ def call(
         except Exception as error:
             if not is_temporary(error):
                 raise
+            if on_wait is not None:
+                on_wait(error, wait)
         sleep(wait)
     return work()

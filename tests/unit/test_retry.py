@@ -61,6 +61,21 @@ def test_waits_grow_up_to_the_longest_with_jitter() -> None:
     assert list(backoff.waits()) != list(backoff.waits())
 
 
+def test_each_wait_is_told_with_its_reason() -> None:
+    work = FakeWork([ConnectionError("a"), ConnectionError("b"), ValueError("for good")])
+    waits: list[float] = []
+    told: list[tuple[str, float]] = []
+    with pytest.raises(ValueError, match="for good"):
+        call(
+            work,
+            is_temporary=temporary,
+            backoff=Backoff(attempts=5),
+            sleep=waits.append,
+            on_wait=lambda error, wait: told.append((str(error), wait)),
+        )
+    assert told == [("a", waits[0]), ("b", waits[1])]
+
+
 @pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first": -1.0}, {"longest": -1.0}])
 def test_values_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="backoff needs"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,6 +23,10 @@ from rankwise.retry import Backoff, call
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
+_TOLD_FROM = 2.0
+"""A wait of so many seconds or more is told: whoever looks at a program that stands still reads why."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MISSING = ("NoSuchKey", "NoSuchBucket", "NotFound", "ResourceNotFound")
 _TEMPORARY_CODES = ("InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown")
@@ -186,9 +191,14 @@ class S3Store:
             SurroundingsError: everything else that the server or the network does.
         """
         try:
-            return call(work, is_temporary=_is_temporary, backoff=self._backoff)
+            return call(work, is_temporary=_is_temporary, backoff=self._backoff, on_wait=self._tell)
         except (MinioException, urllib3.exceptions.HTTPError) as error:
             raise self._translated(action, key, error) from error
+
+    def _tell(self, error: Exception, wait: float) -> None:
+        if wait >= _TOLD_FROM:
+            where = f"the store at {self._endpoint}, bucket {self._bucket!r}"
+            log.warning("%s, does not answer (%s); asked again in %.0f s", where, _reason(error), wait)
 
     def _translated(self, action: str, key: str, error: Exception) -> RankwiseError:
         # Only codes and type names go into messages: a server may send back what was sent to it.

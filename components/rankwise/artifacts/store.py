@@ -18,6 +18,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from rankwise.errors import InvalidInput, Problem, RankwiseError
+from rankwise.retry import Backoff
 
 _MAX_KEY_BYTES = 1024  # S3's limit
 _MAX_NAME_BYTES = 255  # Linux file names
@@ -142,7 +143,7 @@ def check_key(key: str, path: str = "key") -> str:
     return key
 
 
-def open_store(uri: str, environment: Mapping[str, str] | None = None) -> Store:
+def open_store(uri: str, environment: Mapping[str, str] | None = None, backoff: Backoff | None = None) -> Store:
     """Open a store. Nothing is created or connected to before the first use.
 
     Args:
@@ -152,6 +153,7 @@ def open_store(uri: str, environment: Mapping[str, str] | None = None) -> Store:
             ``AWS_ENDPOINT_URL`` are read when it is not set), ``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``
             (both, or none for anonymous access), ``AWS_SESSION_TOKEN``, ``AWS_REGION``. An empty variable counts as
             unset. ``os.environ`` when None.
+        backoff: how long an S3 server that does not answer is asked again; see :class:`~rankwise.artifacts.s3.S3Store`.
 
     Raises:
         InvalidInput: the URI or a variable is not of these forms; secrets are never shown.
@@ -169,7 +171,7 @@ def open_store(uri: str, environment: Mapping[str, str] | None = None) -> Store:
     if parts.scheme in ("s3", "minio"):
         from rankwise.artifacts.s3 import open_s3
 
-        return open_s3(uri, os.environ if environment is None else environment)
+        return open_s3(uri, os.environ if environment is None else environment, backoff)
     # Not shown as it is: it may be a URL with a password in it.
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     raise InvalidInput([Problem("store", shown, "a folder, file:///folder or s3://bucket/prefix")])

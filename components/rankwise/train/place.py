@@ -8,12 +8,18 @@ from pathlib import Path
 
 from rankwise.artifacts import Manifest, NotFound, Outcome, Store, open_store, trial_key
 from rankwise.errors import InvalidInput
+from rankwise.retry import Backoff
 from rankwise.train.config import TrainConfig
 
 MANIFEST = "manifest.json"
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint"
 PER_EXAMPLE = "per_example.json"
+
+PATIENCE = Backoff(attempts=16, first=0.5, longest=20.0)
+"""How long a trial waits for its store: 2 to 3 minutes at each call, so that a server whose pod moves to another node
+costs no training. Were the trial to end instead, a cluster would repeat it once, perhaps into the same outage, and the
+search would take a sound configuration for a failed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ def open_places(config: TrainConfig) -> list[Place]:
     places = []
     if config.store is not None:
         prefix = trial_key(config.experiment, config.trial_name, namespace=config.namespace)
-        places.append(Place(open_store(config.store), prefix))
+        places.append(Place(open_store(config.store, backoff=PATIENCE), prefix))
     if config.output is not None:
         places.append(Place(open_store(str(Path(config.output).expanduser().resolve())), ""))
     return places

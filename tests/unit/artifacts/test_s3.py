@@ -105,6 +105,22 @@ def test_an_address_where_nothing_listens() -> None:
         store.get_bytes("key")
 
 
+@pytest.mark.parametrize(("long", "lines"), [(2.0, 0), (0.0, 2)])
+def test_long_waits_for_a_fake_server_are_told_without_secrets(
+    long: float, lines: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankwise.artifacts.s3._TOLD_FROM", long)
+    with FakeS3([(503, "SlowDown", b""), (503, "SlowDown", b""), OK]).running() as fake:
+        assert store_of(fake).get_bytes("key") == b"content"
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == lines
+    for line in told:
+        assert line.startswith(
+            f"the store at {fake.endpoint}, bucket 'bucket', does not answer (SlowDown); asked again"
+        )
+        assert "the-secret-key" not in line
+
+
 def test_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with FakeS3([OK]).running() as fake, pytest.raises(SurroundingsError, match=r"could not write .*target"):

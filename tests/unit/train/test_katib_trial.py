@@ -17,7 +17,7 @@ import pytest
 from rankwise.artifacts import Manifest, Outcome
 from rankwise.train.interruption import stopped_for_good
 from rankwise.train.outcome import keep
-from rankwise.train.place import open_places
+from rankwise.train.place import PATIENCE, open_places
 from support.trainings import options
 
 KATIB = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)", re.ASCII)
@@ -242,3 +242,12 @@ def test_a_second_pod_leaves_the_result_of_the_first_alone(
     assert main([*command, "--rank", "3"]) == 0
     assert manifest.read_bytes() != kept[0]
     assert open_places(config)[0].prefix == "experiments/manual/trials/t"
+
+
+def test_a_trial_outlasts_a_minute_without_its_store(llama: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/cluster takes the server away for real; here: that this is the patience it is opened with."""
+    opened: list[object] = []
+    monkeypatch.setattr("rankwise.train.place.open_store", lambda uri, backoff: opened.append((uri, backoff)))
+    open_places(options(llama, data, "--store", "s3://bucket"))
+    assert opened == [("s3://bucket", PATIENCE)]
+    assert sum(PATIENCE.waits()) > 90
