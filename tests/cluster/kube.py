@@ -65,7 +65,9 @@ def find(kind: str, namespace: str, selector: str = "") -> list[Object]:
 
 def apply(*documents: Object, namespace: str) -> None:
     """Create or change objects, checked by the server."""
-    kubectl("--namespace", namespace, "apply", "--filename=-", stdin=yaml.safe_dump_all(documents))
+    # As JSON: what PyYAML writes for the text "1e-4" is a number to Kubernetes.
+    listed = {"apiVersion": "v1", "kind": "List", "items": documents}
+    kubectl("--namespace", namespace, "apply", "--filename=-", stdin=json.dumps(listed))
 
 
 def wait(what: str, ready: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
