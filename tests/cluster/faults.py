@@ -250,7 +250,9 @@ def scaled_down(kind: str, name: str, namespace: str, seconds: float) -> Iterato
     """Context that begins when a workload's last pod is gone and ends, ``seconds`` after that, when it is back."""
     kubectl("-n", namespace, "scale", f"{kind}/{name}", "--replicas=0")
     try:
-        selector = ",".join(f"{k}={v}" for k, v in get(kind, name, namespace)["spec"]["selector"]["matchLabels"].items())
+        selector = ",".join(
+            f"{k}={v}" for k, v in get(kind, name, namespace)["spec"]["selector"]["matchLabels"].items()
+        )
         wait(f"{name} to be gone", lambda: not find("pods", namespace, selector), 60)
         gone = time.monotonic()
         yield

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness import katib
 from harness.build import build, module_folder
@@ -79,7 +80,10 @@ def execute(places: Places, command: Sequence[str]) -> int:
     node = Node(places, binaries)
     path = os.pathsep.join([str(binaries), str(build("helm", places.cache, log)), os.environ.get("PATH", "")])
     variables = {"PATH": path, "KUBECONFIG": str(places.kubeconfig), "RANKWISE_CLUSTER_HARNESS": "1"}
-    return subprocess.run([*node.processes.enter(), *command], env={**os.environ, **variables}, check=False).returncode
+    enter = node.processes.enter()
+    # Entering a mount namespace otherwise ends in its root folder.
+    enter.insert(1, f"--wdns={Path.cwd()}")
+    return subprocess.run([*enter, *command], env={**os.environ, **variables}, check=False).returncode
 
 
 def main(argv: Sequence[str] | None = None) -> int:
