@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def dry_run(document: Object | Path, namespace: str) -> str:
     command = ("-n", namespace, "create", "--dry-run=server", "--output=yaml")
     if isinstance(document, Path):
         return kubectl(*command, "--filename", document)
-    return kubectl(*command, "--filename=-", stdin=yaml.safe_dump(document))
+    return kubectl(*command, "--filename=-", stdin=json.dumps(document))
 
 
 def by_template(path: str, name: str) -> Object:
@@ -112,8 +113,10 @@ def test_katibs_webhooks_accept_an_experiment_with_a_template(
 ) -> None:
     assert list(templates) == ["jobCpu", "jobGpu", "trainJob"]
     dry_run(by_template(name, "apply-template"), release)
-    with pytest.raises(CommandFailed, match="configMap"):
-        dry_run(by_template(name + "s", "apply-template"), release)
+    wrong = by_template(name, "apply-template")
+    wrong["spec"]["trialTemplate"]["configMap"]["configMapName"] = "apply-nothing"
+    with pytest.raises(CommandFailed, match='"apply-nothing" not found'):
+        dry_run(wrong, release)
 
 
 @pytest.mark.parametrize("name", ["jobCpu", "jobGpu"])
@@ -121,7 +124,7 @@ def test_a_templates_pod_is_allowed_where_pods_must_be_restricted(
     cluster: object, release: str, templates: dict[str, Any], name: str
 ) -> None:
     assert cluster
-    namespace = "apply-restricted"
+    namespace = f"apply-restricted-{name.lower()}"
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}, namespace=release
@@ -207,7 +210,8 @@ def test_the_command_tells_what_the_entry_would_change(release: str) -> None:
         rankwise("register", "--check", ENTRY)
     said = str(error.value)
     assert "not registered like this" in said
-    assert '+        storage: "1Gi"' in said or "+          storage: 1Gi" in said or "1Gi" in said
+    changed = [line.split() for line in said.splitlines() if line.startswith(("+ ", "- "))]
+    assert changed == [["-", "storage:", '"500Mi"'], ["+", "storage:", '"1Gi"']]
     assert registered()["persistentVolumeClaimSpec"]["resources"]["requests"]["storage"] == "500Mi"
 
 
