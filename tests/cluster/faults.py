@@ -62,7 +62,8 @@ def narrow(experiment: Object, values: Mapping[str, tuple[str, ...]] = NARROW) -
 
 
 _FAULTS = """
-import json, os, sys
+import json, os, sys, time
+time.sleep(2.5)
 fault = json.loads(os.environ["FAULTS"]).get(os.environ["PLACE"])
 if fault == "memory":
     bytearray(b"1") * (2 << 30)

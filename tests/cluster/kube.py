@@ -208,8 +208,17 @@ print(f"loss={loss:.6f}", flush=True)
 """
 
 
-def formula_search(name: str, *, trials: int, parallel: int = 1, seconds: float = 1.0, **spec: Any) -> Object:
-    """The quickstart's space with a formula in place of the training, for tests of everything but the training."""
+def formula_search(name: str, *, trials: int, parallel: int = 1, seconds: float = 3.0, **spec: Any) -> Object:
+    """The quickstart's space with a formula in place of the training, for tests of everything but the training.
+
+    Args:
+        name: of the Experiment.
+        trials: maxTrialCount.
+        parallel: parallelTrialCount.
+        seconds: how long a trial takes. Of a program that has ended before Katib's collector looks for it, 1 or 2
+            seconds after its start, nothing is collected: the collector fails, and so does the trial.
+        **spec: fields of the Experiment's spec.
+    """
     experiment = small_search(name, trials=trials, parallel=parallel, **spec)
     container = trainer(experiment)
     values = [f"${{trialParameters.{key}}}" for key in ("rank", "alphaRatio", "dropout", "learningRate", "batchSize")]

@@ -29,7 +29,7 @@ def test_a_service_that_is_killed_at_random_moments_suggests_what_an_undisturbed
     print(f"RANKWISE_TEST_SEED={seed}")
     generator = random.Random(seed)
     number, kills = 8, 4
-    document = narrow(formula_search("fault-killed", trials=number, seconds=0.5))
+    document = narrow(formula_search("fault-killed", trials=number))
     quiet = start(searches, document, "team-a")
     disturbed = start(searches, document, "team-b")
     wait("the pod of the service", disturbed.suggestion_pods, 60)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -251,3 +252,26 @@ def test_a_trial_outlasts_a_minute_without_its_store(llama: Path, data: Path, mo
     open_places(options(llama, data, "--store", "s3://bucket"))
     assert opened == [("s3://bucket", PATIENCE)]
     assert sum(PATIENCE.waits()) > 90
+
+
+def test_a_finished_trial_tells_its_result_for_as_long_as_katibs_collector_may_need_to_start(
+    llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rankwise.train import __main__ as program
+
+    command = arguments(llama, data, "--steps", "1", "--store", str(tmp_path), "--trial", "t")
+    waits: list[float] = []
+    monkeypatch.setattr(program, "time", SimpleNamespace(sleep=waits.append))
+    assert program.main(command) == 0
+    told = _losses(capsys.readouterr().out)
+    assert program.main(command) == 0  # on one machine nobody has to wait
+    assert waits == []
+    monkeypatch.setenv("KATIB_TRIAL_NAME", "t")
+    assert program.main(command) == 0
+    assert waits == [program.SEEN_WITHIN]
+    assert _losses(capsys.readouterr().out) == told * 2
+    assert len(told) == 1
+
+
+def _losses(text: str) -> list[str]:
+    return re.findall(r" loss=(\S+)$", text, re.MULTILINE)
