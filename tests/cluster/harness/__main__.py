@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import katib
 from harness.build import build, module_folder
-from harness.images import build_images
+from harness.images import IMAGES, build_images, send_images
 from harness.node import Node, missing
 from harness.places import SEAWEEDFS, HarnessError, Places
 from harness.small_images import S3_IMAGE, small_images
@@ -45,10 +45,10 @@ def up(places: Places) -> None:
     say("Katib")
     katib.install(node, module_folder("katib", "github.com/kubeflow/katib") / "manifests" / "v1beta1")
     say("Rankwise's images")
-    ours = build_images(places.cache, say)
-    node.import_images(ours)
+    key = build_images(places.cache, say)
+    node.receive_images(key, lambda known, sink: send_images(places.cache, known, sink))
     # Chart and Experiments are used as they are, so the images bear the names that stand there.
-    names = {f"docker.io/library/{name.rpartition('/')[2]}": name for name in ours}
+    names = {f"docker.io/library/{name.rpartition('/')[2]}": name for name in IMAGES}
     node.name_images({**names, f"docker.io/chrislusf/seaweedfs:{SEAWEEDFS}": S3_IMAGE})
     node.remove_unnamed_images()
     say(f"up: KUBECONFIG={places.kubeconfig}, reached from inside only: python -m harness exec -- kubectl get pods -A")

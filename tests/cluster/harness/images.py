@@ -28,8 +28,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from harness.places import CHECKOUT, HarnessError
+from harness.transfer import send
 
 VERSION = "0.1.0"
 BASE_IMAGE = "localhost/python:3.11-slim-bookworm"
@@ -65,14 +67,18 @@ class Buildah:
     storage: Path
     """Images and cached layers."""
 
+    def command(self, *arguments: str | Path) -> list[str]:
+        """The words of ``buildah ARGUMENTS``."""
+        places = ("--root", self.storage, "--runroot", self.storage / "run", "--storage-driver", "overlay")
+        return [str(word) for word in ("buildah", *places, *arguments)]
+
     def run(self, *arguments: str | Path, check: bool = True) -> str:
         """Run ``buildah ARGUMENTS``; return its standard output.
 
         Raises:
             HarnessError: it failed; with the end of what it said.
         """
-        command: list[str | Path] = ["buildah", "--root", self.storage, "--runroot", self.storage / "run"]
-        command += ["--storage-driver", "overlay", *arguments]
+        command = self.command(*arguments)
         # buildah keeps the folders of `RUN --mount=type=cache` and half-made layers under TMPDIR.
         return _run(command, environment=os.environ | {"TMPDIR": str(self.folder / "tmp")}, check=check)
 
@@ -89,7 +95,7 @@ class Buildah:
         part.rename(archive)
 
 
-def build_images(cache: Path, say: Callable[[str], None] = print) -> dict[str, Path]:
+def build_images(cache: Path, say: Callable[[str], None] = print) -> str:
     """Build rankwise-suggestion and rankwise-trainer where something of theirs changed.
 
     Args:
@@ -97,26 +103,50 @@ def build_images(cache: Path, say: Callable[[str], None] = print) -> dict[str, P
         say: takes one line for each step.
 
     Returns:
-        Image name -> archive.
+        A key of what went into them. They are in buildah's storage: :func:`send_images`, :func:`export_images`.
     """
-    archives: dict[str, Path] = {}
     with _locked(cache) as folder:
-        key = _content_key(TORCH, _base_key(), *_files([*SLOW_INPUTS, *QUICK_INPUTS]))
-        for image, dockerfile in IMAGES.items():
-            archive = archives[image] = _archive(folder, image, key)
-            if archive.exists():
-                continue
-            buildah = _base(folder, say)
-            say(f"building {image} (TORCH={TORCH})")
-            buildah.run(
-                *("bud", "--layers", "--force-rm", "--quiet", "--tag", image, "--file", CHECKOUT / dockerfile),
-                *("--build-arg", f"BASE_IMAGE={BASE_IMAGE}", "--build-arg", f"TORCH={TORCH}"),
-                *_host_mounts(folder),
-                CHECKOUT,
-            )
-            say(f"exporting {image}")
+        key = _content_key(TORCH, _base_key(), *_files([*SLOW_INPUTS, *QUICK_INPUTS]))[:16]
+        buildah = _base(folder, say)
+        built, state = folder / "built", f"{buildah.storage.name} {key}"
+        if not built.exists() or built.read_text() != state:
+            for image, dockerfile in IMAGES.items():
+                say(f"building {image} (TORCH={TORCH})")
+                buildah.run(
+                    *("bud", "--layers", "--force-rm", "--quiet", "--tag", image, "--file", CHECKOUT / dockerfile),
+                    *("--build-arg", f"BASE_IMAGE={BASE_IMAGE}", "--build-arg", f"TORCH={TORCH}"),
+                    *_host_mounts(folder),
+                    CHECKOUT,
+                )
+            built.write_text(state)
+    return key
+
+
+def send_images(cache: Path, known: Iterable[str], sink: IO[bytes]) -> None:
+    """Write what :func:`build_images` built as an OCI image layout, less what the receiver has.
+
+    Args:
+        cache: the harness's cache folder.
+        known: digests of the receiver's blobs.
+        sink: takes the tar.
+    """
+    with _locked(cache) as folder:
+        buildah = _base(folder, lambda line: None)
+        send(
+            lambda image, path: buildah.command("push", "--quiet", image, f"docker-archive:{path}:{image}"),
+            IMAGES,
+            known,
+            sink,
+        )
+
+
+def export_images(cache: Path, out: Path) -> dict[str, Path]:
+    """Write what :func:`build_images` built as docker archives; image name -> archive."""
+    archives = {image: out / f"{image.rpartition('/')[2].replace(':', '-')}.tar" for image in IMAGES}
+    with _locked(cache) as folder:
+        buildah = _base(folder, lambda line: None)
+        for image, archive in archives.items():
             buildah.export(image, archive)
-            _remove_older(archive)
     return archives
 
 
@@ -160,7 +190,6 @@ def build_simple(
             file.write(containerfile_text.replace("{base}", BASE_IMAGE))
             file.flush()
             mounts = [*_host_mounts(folder), *(f"--volume={volume}" for volume in volumes)]
-            mounts += [f"--volume={volume}" for volume in volumes]
             buildah.run(
                 "bud", "--layers", "--force-rm", "--quiet", "--tag", name, "--file", file.name, *mounts, context
             )
@@ -321,25 +350,21 @@ def _run(command: Sequence[str | Path], environment: Mapping[str, str] | None = 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``build``: build both images; with --out, link the archives there. Returns the exit code."""
+    """``build``: build both images; with --out, write archives. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m harness.images", description=__doc__.split("\n", 1)[0])
     build = parser.add_subparsers(dest="verb", required=True).add_parser("build", help="build both images")
     build.add_argument("--cache", type=Path, required=True, metavar="DIR", help="folder that later builds use again")
-    build.add_argument("--out", type=Path, metavar="DIR", help="folder for links to the archives")
+    build.add_argument("--out", type=Path, metavar="DIR", help="also write docker archives into this folder")
     arguments = parser.parse_args(argv)
     try:
-        archives = build_images(arguments.cache)
+        build_images(arguments.cache)
+        if arguments.out:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            for image, archive in export_images(arguments.cache, arguments.out).items():
+                print(f"{image} {archive} {archive.stat().st_size / 1e6:.0f} MB")
     except HarnessError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 3
-    for image, archive in archives.items():
-        where = archive
-        if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            where = arguments.out / f"{image.rpartition('/')[2].replace(':', '-')}.tar"
-            where.unlink(missing_ok=True)
-            where.symlink_to(archive)
-        print(f"{image} {where} {archive.stat().st_size / 1e6:.0f} MB")
     return 0
 
 

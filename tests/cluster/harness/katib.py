@@ -31,12 +31,15 @@ metadata:
 
 
 def install(node: Node, manifests: Path) -> None:
-    """Apply Katib's manifests and wait until its controller, DB manager and database are available.
+    """Apply Katib's manifests, unless it is there; wait until controller, DB manager and database are available.
 
     Args:
         node: a running node that has the images.
         manifests: ``manifests/v1beta1`` of Katib's module.
     """
+    if ready(node):
+        # Applying again would write katib-config anew, and with it what others registered there.
+        return
     folder = node.places.state / "katib"
     shutil.rmtree(folder, ignore_errors=True)
     # Without the source's modes: a module's files are read-only.

@@ -12,8 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from harness import pki
 from harness.agent import PROVISIONER, STORAGE_CLASS
@@ -179,6 +180,27 @@ class Node:
                 continue
             self.ctr("images", "import", str(archive))
             mark.write_text(name)
+
+    def receive_images(self, key: str, write: Callable[[set[str], IO[bytes]], None]) -> None:
+        """Bring in images that somebody writes as an OCI image layout, unless it was done already.
+
+        Args:
+            key: of the images' content.
+            write: is given the digests of what containerd has, and writes the layout without them.
+        """
+        mark = self.places.state / "images" / key
+        if mark.exists():
+            return
+        known = set(self.ctr("content", "list", "--quiet").split())
+        command = [*self.processes.enter(), "/usr/bin/ctr", f"--address={self.places.containerd_socket}"]
+        command += ["--namespace=k8s.io", "images", "import", "-"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+            assert process.stdin is not None
+            write(known, process.stdin)
+            process.stdin.close()
+        if process.returncode:
+            raise HarnessError("containerd refused the images; see containerd.log")
+        mark.touch()
 
     def name_images(self, names: dict[str, str]) -> None:
         """Give images second names, as if they had been pulled.
