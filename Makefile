@@ -50,11 +50,13 @@ cluster-shell: install ## a shell with kubectl, helm and KUBECONFIG of the clust
 cluster-down: install ## stop the cluster of cluster-up and remove its state
 	@if [ -n "$$KUBECONFIG" ]; then echo "the cluster of KUBECONFIG is left as it is"; else $(HARNESS) down; fi
 
-lint: install ## ruff, mypy strict, floors, shell
+lint: install ## ruff, mypy strict, floors, Dockerfiles, shell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint images/*/Dockerfile
+	$(BIN)/shellcheck .ci/run
 
 stubs: install ## generate components/rankwise/katib_api from the proto file
 	$(BIN)/python -m grpc_tools.protoc -I katib/proto --python_out=components --pyi_out=components --grpc_python_out=components katib/proto/rankwise/katib_api/api.proto
