@@ -409,8 +409,10 @@ state = "{self.places.run / "containerd"}"
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
         }
-        path = self.places.state / "config" / "kube-proxy.json"
-        path.write_text(json.dumps(settings, indent=1))
+        path, text = self.places.state / "config" / "kube-proxy.json", json.dumps(settings, indent=1)
+        # A running kube-proxy ends when its file is written, with the same text too.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
         self.processes.start("kube-proxy", [self.binaries / "kube-proxy", f"--config={path}"])
 
     def _agent(self) -> None:
