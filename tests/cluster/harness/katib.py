@@ -29,6 +29,14 @@ metadata:
   namespace: kubeflow
 """
 
+# Katib's manifests ask for no CPU: beside trainings that take all of it, its webhook would get next to none and time
+# out, and for minutes no trial's pod could be made.
+_REQUESTS = """
+- op: add
+  path: /spec/template/spec/containers/0/resources
+  value: {requests: {cpu: 100m}}
+"""
+
 
 def install(node: Node, manifests: Path) -> None:
     """Apply Katib's manifests, unless it is there; wait until controller, DB manager and database are available.
@@ -122,5 +130,8 @@ def _overlay() -> dict[str, object]:
         "kind": "Kustomization",
         "resources": ["../katib-standalone-postgres"],
         "images": images,
-        "patches": [{"patch": _UI.format(version=version, kind=kind)} for version, kind in removed],
+        "patches": [
+            *({"patch": _UI.format(version=version, kind=kind)} for version, kind in removed),
+            {"target": {"kind": "Deployment"}, "patch": _REQUESTS},
+        ],
     }
