@@ -112,9 +112,9 @@ def place(trial: Object) -> int:
 
 
 def loss(trial: Object) -> str:
-    """The latest loss as Katib recorded it."""
+    """The latest loss as Katib recorded it; empty where it found no number."""
     (metric,) = trial["status"]["observation"]["metrics"]
-    return str(metric["latest"])
+    return str(metric.get("latest", ""))
 
 
 def ended(search: Search) -> dict[str, Any]:
