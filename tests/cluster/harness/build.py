@@ -55,6 +55,7 @@ MODULE_SET = {
     ),
     "helm": Module(MODULES / "helm", {"helm": "helm.sh/helm/v4/cmd/helm"}),
     "pause": Module(MODULES / "pause", {"pause": "rankwise.dev/tests/cluster/pause"}),
+    "pgrep": Module(MODULES / "pgrep", {"pgrep": "rankwise.dev/tests/cluster/pgrep"}),
 }
 
 

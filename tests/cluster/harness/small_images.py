@@ -74,6 +74,8 @@ def small_images(places: Places) -> dict[str, Path]:
     ):
         name = katib.IMAGES[part]
         files = {f"/app/{program}": programs / program}
+        if part == "collector":
+            files["/usr/bin/pgrep"] = build("pgrep", cache, log) / "pgrep"
         images[name] = program_image(
             folder, name, files, working_dir="/app", entrypoint=[f"./{program}"], writable=["/tmp"]
         )

@@ -1,0 +1,3 @@
+module rankwise.dev/tests/cluster/pgrep
+
+go 1.26.0
