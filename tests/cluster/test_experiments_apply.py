@@ -75,6 +75,12 @@ def pending_for_a_gpu(search: Search) -> Object | None:
     return None
 
 
+def jobs(search: Search) -> list[Object]:
+    """The Jobs of a search's trials; they bear the trials' names and no label of Katib's."""
+    names = {trial["metadata"]["name"] for trial in search.trials()}
+    return [job for job in find("jobs", search.namespace) if job["metadata"]["name"] in names]
+
+
 # ---------------------------------------------------------------------------------------------------- accepted
 
 
@@ -166,7 +172,7 @@ def test_gpu_experiments_are_created_and_their_trials_wait_for_a_gpu(release: st
             trials = search.trials()
             assert 1 <= len(trials) <= search.experiment()["spec"]["parallelTrialCount"]
             assert not condition(search.experiment(), "Failed")
-            assert find("jobs", release, f"{LABEL}={search.name}")
+            assert jobs(search)
     finally:
         for search in started:
             search.delete()
@@ -178,7 +184,7 @@ def test_the_gpu_template_of_the_config_map_makes_the_same_trial(
     search = start(searches, by_template("jobGpu", "apply-job-gpu"))
     assert search.namespace == release
     wait("its pod", lambda: pending_for_a_gpu(search), 300, every=1)
-    [job] = find("jobs", release, f"{LABEL}={search.name}")
+    [job] = jobs(search)
     template = templates["jobGpu"]["spec"]["template"]["spec"]
     pod = job["spec"]["template"]["spec"]
     assert pod["securityContext"] == template["securityContext"]

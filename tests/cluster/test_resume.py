@@ -29,9 +29,7 @@ POINTS = 96
 def experiment(name: str, trials: int, policy: str, seconds: float) -> Object:
     """A search in a space of 96 points, which is embedded within seconds."""
     settings = [("random_state", "7"), ("initial_points", "2")]
-    document = formula_search(
-        name, trials=trials, seconds=seconds, settings=settings, resumePolicy=policy, maxFailedTrialCount=2
-    )
+    document = formula_search(name, trials=trials, seconds=seconds, settings=settings, resumePolicy=policy)
     for parameter in document["spec"]["parameters"]:
         parameter["feasibleSpace"] = {"list": VALUES[parameter["name"]]}
     return document
