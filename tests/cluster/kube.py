@@ -150,8 +150,14 @@ class Search:
         return "\n".join(parts)
 
     def delete(self) -> None:
-        """Delete it and wait until its pods are gone."""
-        kubectl("-n", self.namespace, "delete", "experiment", self.name, "--ignore-not-found", "--cascade=foreground")
+        """Delete it and wait until nothing of it is left."""
+        # Not --cascade=foreground: while a Suggestion waits for its service's end, Katib's controller makes a new one.
+        kubectl("-n", self.namespace, "delete", "experiment", self.name, "--ignore-not-found")
+        wait(f"{self.name} to be gone", lambda: not self._left(), 120)
+
+    def _left(self) -> list[str]:
+        kinds, selector = "trials,suggestions,pods", f"--selector={LABEL}={self.name}"
+        return kubectl("--namespace", self.namespace, "get", kinds, "--output=name", selector).split()
 
 
 def counts(experiment: Object) -> dict[str, int]:
