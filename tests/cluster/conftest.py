@@ -78,7 +78,7 @@ def release(cluster: Cluster) -> Iterator[str]:
     if keep:
         return
     for namespace in (NAMESPACE, *TEAMS):
-        kubectl("-n", namespace, "delete", "experiments", "--all", "--cascade=foreground", seconds=150)
+        kubectl("-n", namespace, "delete", "experiments", "--all", seconds=150)
     helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--wait")
     kubectl("delete", "namespace", NAMESPACE, *TEAMS, "--timeout=120s", seconds=150)
 
