@@ -84,7 +84,7 @@ def test_the_entry_of_the_defaults() -> None:
         "fieldRef": {"fieldPath": "metadata.namespace"}
     }
     assert made["resources"] == {
-        "requests": {"cpu": "500m", "memory": "1Gi"},
+        "requests": {"cpu": "250m", "memory": "1280Mi"},
         "limits": {"cpu": "2", "memory": "3Gi"},
     }
     assert made["serviceAccountName"] == "rankwise-suggestion"
@@ -120,7 +120,7 @@ def test_values_reach_the_entry() -> None:
     assert made["env"][0] == {"name": "RANKWISE_REGISTERED_BY", "value": "rankwise/r"}
     assert made["env"][2:] == values["suggestion"]["extraEnv"]
     assert made["resources"]["limits"] == {"memory": "5Gi", "cpu": 3}
-    assert made["resources"]["requests"] == {"cpu": "500m", "memory": "1Gi"}
+    assert made["resources"]["requests"] == {"cpu": "250m", "memory": "1280Mi"}
     assert made["envFrom"][0]["secretRef"]["name"] == "mine"
     assert made["persistentVolumeClaimSpec"] == {
         "accessModes": ["ReadWriteMany"],

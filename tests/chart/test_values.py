@@ -174,8 +174,10 @@ def test_notes_say_what_is_left_to_do() -> None:
     registered = texts({})["NOTES.txt"]
     assert "is registered with Katib in namespace kubeflow" in registered
     assert "kubectl label" not in registered
+    assert "Before `helm uninstall`, delete every Experiment that names language-bo, ended ones too" in registered
     alone = texts({"registration": {"enabled": False}, "experimentNamespaces": ["team-a"]})["NOTES.txt"]
     assert "NOT registered" in alone
+    assert "helm uninstall" not in alone
     assert label.format("rankwise") in alone
     assert label.format("team-a") in alone
     assert label.format("rankwise") in texts({"registration": {"labelNamespaces": False}})["NOTES.txt"]

@@ -1,4 +1,4 @@
-"""A small Kubernetes API server over real HTTP: objects by path, resourceVersion, merge patches, 409, faults."""
+"""A small Kubernetes API server over real HTTP: objects by path, lists, resourceVersion, merge patches, 409, faults."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 TOKEN = "token-4fd1c9e0"
 """What a client has to send; it must never appear in a message."""
@@ -23,6 +24,7 @@ class Seen:
     path: str
     content_type: str
     body: Any
+    query: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,6 +35,9 @@ class FakeKubernetes:
         objects: what it holds, by path.
         seen: every request, in order.
         faults: status codes that the next requests are answered with, instead of being done.
+        kinds: paths of lists over all namespaces (/apis/GROUP/VERSION/PLURAL) that it knows.
+        forbidden: paths that are answered with 403.
+        expiring: how many of the next continue tokens it has forgotten (410).
         anonymous: whether requests without a token are answered (Go's client sends none without TLS).
         before_patch: called before each patch is looked at: a writer who is faster.
     """
@@ -40,6 +45,9 @@ class FakeKubernetes:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
+    kinds: set[str] = field(default_factory=set)
+    forbidden: set[str] = field(default_factory=set)
+    expiring: int = 0
     anonymous: bool = False
     before_patch: Callable[[FakeKubernetes], None] | None = None
     address: str = ""
@@ -65,6 +73,15 @@ class FakeKubernetes:
         self.put(path, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}})
         return path
 
+    def put_experiment(self, namespace: str, name: str, algorithm: str) -> str:
+        """Create or replace an Experiment of Katib; return its path."""
+        group = "/apis/kubeflow.org/v1beta1"
+        self.kinds.add(f"{group}/experiments")
+        path = f"{group}/namespaces/{namespace}/experiments/{name}"
+        spec = {"algorithm": {"algorithmName": algorithm}}
+        self.put(path, {"kind": "Experiment", "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+        return path
+
     @property
     def writes(self) -> list[Seen]:
         """The requests that ask for a change."""
@@ -86,14 +103,19 @@ class FakeKubernetes:
 
     def answer(self, method: str, path: str, content_type: str, body: Any, token: str) -> tuple[int, dict[str, Any]]:
         """Handle one request."""
-        path = path.partition("?")[0]
+        path, _, query_text = path.partition("?")
+        query = {key: values[-1] for key, values in parse_qs(query_text).items()}
         with self._lock:
-            self.seen.append(Seen(method, path, content_type, body))
+            self.seen.append(Seen(method, path, content_type, body, query))
             if self.faults:
                 # Like some proxies, repeat what was sent: nothing of it may reach a message.
                 return self.faults.pop(0), {"kind": "Status", "message": f"sent {token}"}
             if token != f"Bearer {TOKEN}" and not self.anonymous:
                 return 401, {"kind": "Status", "message": f"sent {token}"}
+            if path in self.forbidden:
+                return 403, {"kind": "Status", "reason": "Forbidden", "message": f"sent {token}"}
+            if method == "GET" and path in self.kinds:
+                return self._page(path, query)
             if method == "PATCH" and self.before_patch is not None:
                 self.before_patch(self)
             found = self.objects.get(path)
@@ -108,6 +130,22 @@ class FakeKubernetes:
                 return 409, {"kind": "Status", "reason": "Conflict"}
             self.put(path, _merged(found, body))
             return 200, self.objects[path]
+
+    def _page(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        """Part of a list over all namespaces, in the order of paths; the token is the last path that was given."""
+        after = query.get("continue", "")
+        if after and self.expiring:
+            self.expiring -= 1
+            return 410, {"kind": "Status", "reason": "Expired"}
+        group, _, plural = path.rpartition("/")
+        listed = [
+            key
+            for key in sorted(self.objects)
+            if key.startswith(f"{group}/namespaces/") and key.split("/")[-2] == plural and key > after
+        ]
+        given = listed[: int(query.get("limit", len(listed)))]
+        more = {"continue": given[-1]} if len(given) < len(listed) else {}
+        return 200, {"kind": "List", "metadata": more, "items": [self.objects[key] for key in given]}
 
 
 def _merged(old: Any, patch: Any) -> Any:

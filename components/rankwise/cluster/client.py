@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ _TIMEOUT = (5.0, 30.0)
 """Seconds to connect and seconds to wait for an answer."""
 _PATIENCE = Backoff(attempts=5)
 """4 to 8 seconds in all: outlasts a leader change of the API server, and a Job retries beyond that."""
+_PAGE = 100
+"""Objects a request for a list: an Experiment holds the pod template of its trials, some 10 KB."""
 
 
 class NotThere(RankwiseError):
@@ -33,6 +35,14 @@ class NotThere(RankwiseError):
 
 class Conflict(RankwiseError):
     """The object was changed by someone else since it was read (409)."""
+
+
+class Forbidden(SurroundingsError):
+    """The account lacks a right (403)."""
+
+
+class Expired(SurroundingsError):
+    """The API server has forgotten where a list was to go on (410); it has to be read from its start."""
 
 
 class Cluster:
@@ -61,6 +71,24 @@ class Cluster:
         """
         return self._request("GET", path)
 
+    def items(self, path: str) -> Iterator[dict[str, Any]]:
+        """Read the objects of a list, page by page; one that changes meanwhile may come twice.
+
+        Raises:
+            NotThere: the server knows no such kind.
+            Forbidden: the account may not list it.
+            Expired: reading took too long; what came so far may not be all.
+            SurroundingsError: the server failed after bounded retries.
+        """
+        where: dict[str, str] = {}
+        while True:
+            page = self._request("GET", path, query={"limit": str(_PAGE), **where})
+            yield from page.get("items") or ()
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return
+            where = {"continue": str(token)}
+
     def patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Change an object by a JSON merge patch.
 
@@ -73,7 +101,13 @@ class Cluster:
         """
         return self._request("PATCH", path, body)
 
-    def _request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = MERGE_PATCH
@@ -82,6 +116,7 @@ class Cluster:
             answer: dict[str, Any] = self._api.call_api(
                 path,
                 method,
+                query_params=dict(query or {}),
                 header_params=headers,
                 body=body,
                 auth_settings=["BearerToken"],
@@ -103,8 +138,11 @@ class Cluster:
                 return NotThere(f"{what}: there is no such object")
             if error.status == 409:
                 return Conflict(f"{what}: somebody else changed it meanwhile")
+            if error.status == 410:
+                return Expired(f"{what}: the list changed faster than it could be read; do it again")
             if error.status in (401, 403):
-                return SurroundingsError(
+                kind = Forbidden if error.status == 403 else SurroundingsError
+                return kind(
                     f"{what}: refused (HTTP {error.status}); the account that is used needs the right to do this "
                     f"(`kubectl auth can-i` tells)"
                 )

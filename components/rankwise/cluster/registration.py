@@ -12,14 +12,14 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rankwise.cluster.client import Cluster, Conflict, NotThere
+from rankwise.cluster.client import Cluster, Conflict, Expired, Forbidden, NotThere
 from rankwise.cluster.registration_document import OWNER_VARIABLE, Document, owner_of
 from rankwise.errors import InvalidInput, Problem, SurroundingsError
 from rankwise.retry import Backoff, call
@@ -30,6 +30,12 @@ INJECTION_LABEL = ("katib.kubeflow.org/metrics-collector-injection", "enabled")
 """Katib's webhook adds the metrics collector to the pods of namespaces with this label, and to no others."""
 CONFLICTS = Backoff(attempts=8, first=0.1, longest=2.0)
 """Writers of this ConfigMap are few and quick: eight losses in a row mean that something writes it in a loop."""
+
+EXPERIMENTS = "/apis/kubeflow.org/v1beta1/experiments"
+"""Experiments of all namespaces."""
+LISTINGS = Backoff(attempts=3, first=0.1, longest=1.0)
+"""Reading a list anew, when the API server has forgotten where it was to go on."""
+_NAMED = 10  # Experiments in a message: enough to find them, and still one sentence
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _CONTAINER_FIELDS = {
@@ -77,12 +83,15 @@ class Change:
         after: the new text; equal to ``before`` when there was nothing to do.
         kept_text: whether all text that is not ours was kept byte for byte.
         others: owners of entries of the same name that were left alone (unregister only).
+        experiments: ``namespace/name`` of the Experiments that name an algorithm which Katib does not know any more;
+            None when the account may not list them (unregister only).
     """
 
     before: str
     after: str
     kept_text: bool = True
     others: tuple[str, ...] = ()
+    experiments: tuple[str, ...] | None = ()
 
     @property
     def changed(self) -> bool:
@@ -181,6 +190,7 @@ def unregister(
     namespace: str,
     entry: Entry,
     *,
+    force: bool = False,
     dry_run: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Change:
@@ -188,8 +198,20 @@ def unregister(
 
     There being nothing to take out, or no Katib at all any more, is success: this may be done again at any time.
 
+    Katib's webhook refuses every change of an Experiment whose algorithm it does not know, the removal of Katib's own
+    finalizer included: such an Experiment, ended or not, can never be deleted, nor can its namespace. So the entry
+    stays while an Experiment names it. One that is made between the look and the write is not seen.
+
+    Args:
+        cluster: where.
+        namespace: Katib's namespace.
+        entry: what to take out.
+        force: take it out although Experiments name it.
+        dry_run: change nothing.
+        sleep: waits between the tries after a conflict.
+
     Raises:
-        InvalidInput: the ConfigMap cannot be understood.
+        InvalidInput: the ConfigMap cannot be understood, or Experiments name the algorithm.
         SurroundingsError: the API server failed, refused, or others wrote the ConfigMap at each of our tries.
     """
 
@@ -200,13 +222,28 @@ def unregister(
         others = tuple(_described(document.entries[index]) for index in named if index not in ours)
         if not ours:
             return Change(text, text, others=others)
+        # With another's entry of the name left, Katib goes on knowing the algorithm.
+        experiments = () if others else _experiments_naming(cluster, entry.algorithm, sleep)
+        if experiments and not force:
+            allowed = (
+                "an algorithm that no Experiment names, ended or not, since Katib lets none of them be deleted once "
+                "it is gone: delete them first (kubectl delete experiment NAME --namespace=NAMESPACE), or --force"
+            )
+            raise InvalidInput([Problem(f"algorithm {entry.algorithm}", f"named by {listed(experiments)}", allowed)])
         done = document.replace(ours, None)
-        return Change(text, done.text, done.kept_text, others)
+        return Change(text, done.text, done.kept_text, others, experiments)
 
     try:
         return _read_modify_write(cluster, namespace, edit, dry_run=dry_run, sleep=sleep)
     except _NoKatib:
         return Change("", "")
+
+
+def listed(experiments: Sequence[str]) -> str:
+    """Experiments for a message: the first few by name, and how many more."""
+    more = len(experiments) - _NAMED
+    names = ", ".join(experiments[:_NAMED])
+    return f"Experiment{'s' * (len(experiments) > 1)} {names}{f' and {more} more' if more > 0 else ''}"
 
 
 def label_namespace(cluster: Cluster, name: str) -> bool:
@@ -230,6 +267,25 @@ def label_namespace(cluster: Cluster, name: str) -> bool:
 
 class _NoKatib(InvalidInput):
     """The ConfigMap is not there."""
+
+
+def _experiments_naming(cluster: Cluster, algorithm: str, sleep: Callable[[float], None]) -> tuple[str, ...] | None:
+    """``namespace/name`` of every Experiment with this algorithm, sorted; None when the account may not list them."""
+
+    def once() -> set[str]:
+        return {
+            f"{item['metadata']['namespace']}/{item['metadata']['name']}"
+            for item in cluster.items(EXPERIMENTS)
+            if ((item.get("spec") or {}).get("algorithm") or {}).get("algorithmName") == algorithm
+        }
+
+    try:
+        found = call(once, is_temporary=lambda error: isinstance(error, Expired), backoff=LISTINGS, sleep=sleep)
+    except NotThere:
+        return ()  # Katib's kinds went away before its configuration did
+    except Forbidden:
+        return None
+    return tuple(sorted(found))
 
 
 def _described(entry: object) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rankwise.cluster.client import connect
 from rankwise.cluster.register_command import CODES, shared_parser, tell
-from rankwise.cluster.registration import load_entry, unregister
+from rankwise.cluster.registration import EXPERIMENTS, listed, load_entry, unregister
 
 
 def main(argv: Sequence[str]) -> int:
@@ -14,14 +15,33 @@ def main(argv: Sequence[str]) -> int:
     parser = shared_parser(
         "unregister",
         "Take an algorithm out of Katib's configuration: the entry with the name and the owner of ENTRY, and no other. "
-        "Where there is none, nothing is done. Experiments that run go on; new ones cannot name it.",
+        "Where there is none, nothing is done. Refused while Experiments name the algorithm, ended ones included: "
+        "Katib lets none of them be changed or deleted once it is gone.",
         CODES,
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="take it out all the same; such Experiments stand still and cannot be deleted until it is there again",
     )
     arguments = parser.parse_args(list(argv))
     entry = load_entry(arguments.entry)
     namespace = arguments.katib_namespace
-    change = unregister(connect(arguments.kubeconfig, arguments.context), namespace, entry)
+    cluster = connect(arguments.kubeconfig, arguments.context)
+    change = unregister(cluster, namespace, entry, force=arguments.force)
     tell(entry, namespace, change, "taken out")
+    if change.experiments is None:
+        print(
+            f"warning: not allowed to list {EXPERIMENTS}, so it could not be checked whether Experiments still name "
+            f"{entry.algorithm}: Katib lets none of those be deleted until it is registered again",
+            file=sys.stderr,
+        )
+    elif change.experiments:
+        print(
+            f"warning: {entry.algorithm} is still named by {listed(change.experiments)}: Katib lets none of them be "
+            "changed or deleted until it is registered again",
+            file=sys.stderr,
+        )
     for other in change.others:
         print(f"{entry.algorithm} in {namespace}: left alone, since it is not ours ({other})")
     return 0
