@@ -24,7 +24,7 @@ from conftest import KATIB, NAMESPACE
 from harness.build import build
 from harness.node import Node
 from harness.places import Places
-from kube import Object, Search, condition, counts, find, formula_search, get, kubectl, trainer, wait
+from kube import Object, Search, condition, counts, find, formula_search, get, kubectl, small_search, trainer, wait
 from prometheus_client.parser import text_string_to_metric_families
 
 from rankwise.artifacts import Store, open_store
@@ -61,6 +61,16 @@ def narrow(experiment: Object, values: Mapping[str, tuple[str, ...]] = NARROW) -
     return experiment
 
 
+def small_training(name: str, *flags: str, parallel: int) -> Object:
+    """A search of two real trainings, with these flags besides; each training takes 8 examples a step."""
+    experiment = narrow(small_search(name, trials=2, parallel=parallel), {**NARROW, "batch_size": ("8",)})
+    container = trainer(experiment)
+    container["command"] += flags
+    # A busy node shall find a place for it: the time until it starts is part of what is waited for.
+    container["resources"]["requests"] = {"cpu": "100m", "memory": "1Gi"}
+    return experiment
+
+
 _FAULTS = """
 import json, os, sys, time
 time.sleep(2.5)
@@ -75,7 +85,7 @@ if fault is not None:
 """
 
 
-def faulty_search(name: str, faults: Mapping[int, str], *, trials: int, parallel: int = 1) -> Object:
+def faulty_search(name: str, faults: Mapping[int, str], *, trials: int) -> Object:
     """A search with formulas, in which the trials of some places go wrong; pods are kept to be looked at.
 
     Args:
@@ -83,9 +93,8 @@ def faulty_search(name: str, faults: Mapping[int, str], *, trials: int, parallel
         faults: place in the search -> ``memory`` (takes more than its limit), ``crash`` (exit code 1), or what it
             prints in place of a loss.
         trials: maxTrialCount.
-        parallel: parallelTrialCount.
     """
-    experiment = narrow(formula_search(name, trials=trials, parallel=parallel, seconds=0.5))
+    experiment = narrow(formula_search(name, trials=trials, seconds=0.5))
     container = trainer(experiment)
     shell, option, line = container["command"]
     container["command"] = [shell, option, line.replace("python -c '", f"python -c '{_FAULTS}", 1)]

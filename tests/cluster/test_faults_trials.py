@@ -17,17 +17,18 @@ from faults import (
     loss,
     place,
     recorded,
+    small_training,
     state,
     training_pods,
     trial_pods,
 )
-from kube import Object, Search, condition, kubectl, small_search, trainer, wait
+from kube import Object, Search, condition, kubectl, wait
 
 from rankwise.artifacts import Manifest, trial_key
 
 MEMORY, NOTHING, NOT_A_NUMBER, CRASH = 1, 2, 4, 5
 """Places in the search."""
-TRIALS = 9
+TRIALS = 8
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def faulty(release: str) -> Iterator[Search]:
     """An ended search some of whose trials went wrong, one in each way."""
     faults = {MEMORY: "memory", NOTHING: "nothing to tell", NOT_A_NUMBER: "loss=nan", CRASH: "crash"}
     started: list[Search] = []
-    search = start(started, faulty_search("fault-trials", faults, trials=TRIALS, parallel=2))
+    # One at a time: where several run, Katib starts one trial too many for each that reported nothing (it counts them
+    # when it asks whether the search is over, but not when it asks how many to start).
+    search = start(started, faulty_search("fault-trials", faults, trials=TRIALS))
     try:
         search.wait(300)
         yield search
@@ -90,13 +93,12 @@ def test_the_optimum_is_the_least_of_the_real_losses(faulty: Search, trials: lis
 
 
 def test_the_service_counts_each_trial_for_what_it_was(faulty: Search) -> None:
-    """At its last request one or two of the good trials were still running; the bad ones had ended long before."""
     told = figures(faulty)
     assert told["rankwise_trials/failed"] == 2
     assert told["rankwise_trials/unavailable"] == 2
-    succeeded, pending = told["rankwise_trials/succeeded"], told["rankwise_trials/pending"]
-    assert pending <= 1
-    assert succeeded + pending + 4 == TRIALS - 1
+    assert told["rankwise_trials/pending"] == 0
+    # Its last request was the one for the last trial.
+    assert told["rankwise_trials/succeeded"] == TRIALS - 1 - 4
     assert told["rankwise_internal_errors_total"] == 0
     check_service(faulty)
 
@@ -104,9 +106,8 @@ def test_the_service_counts_each_trial_for_what_it_was(faulty: Search) -> None:
 def test_a_pod_that_is_deleted_while_it_trains_is_replaced_and_the_result_is_there_once(
     searches: list[Search],
 ) -> None:
-    document = small_search("fault-deleted", trials=2, parallel=1, resumePolicy="LongRunning")
-    trainer(document)["command"] += ["--epochs=6", "--evaluate-every=4"]
-    search = start(searches, document)
+    # 120 steps of 8 examples and 6 evaluations: long enough to be met in the middle.
+    search = start(searches, small_training("fault-deleted", "--epochs=60", "--evaluate-every=20", parallel=1))
     (pod,) = wait("a trial that trains", lambda: training_pods(search, "validation loss"), 180)
     name = pod["metadata"]["labels"]["batch.kubernetes.io/job-name"]
     kubectl("-n", NAMESPACE, "delete", "pod", pod["metadata"]["name"])
@@ -126,7 +127,7 @@ def test_a_pod_that_is_deleted_while_it_trains_is_replaced_and_the_result_is_the
             losses = [entry["loss"] for entry in manifest.history]
             told = [float(value) for metric, value in recorded(one["metadata"]["name"]) if metric == "loss"]
             assert told == losses
-            assert len(losses) >= 3
+            assert len(losses) == 6
     check_service(search)
 
 
