@@ -12,6 +12,9 @@ from pathlib import Path
 
 from harness.places import HarnessError, Places
 
+_OUTLIVE_US: list[subprocess.Popen[bytes]] = []
+"""Daemons that this process started. They go on when it ends; forgotten before, Python would warn of each."""
+
 
 def wait_for(what: str, ready: Callable[[], bool], seconds: float, every: float = 0.2) -> None:
     """Wait until ``ready()``.
@@ -72,6 +75,7 @@ class Processes:
                 cwd="/",
                 start_new_session=True,
             )
+        _OUTLIVE_US.append(process)
         (self._folder / name).write_text(f"{process.pid} {_started(process.pid)}")
         return process.pid
 
