@@ -36,7 +36,7 @@ test-slow: install ## what takes minutes: the whole small model, a whole search,
 
 # With KUBECONFIG set the tests use that cluster; otherwise one is brought up on this machine (root, Debian packages, Go).
 HARNESS := cd tests/cluster && $(abspath $(BIN))/python -m harness
-CLUSTER_TESTS := $(abspath $(BIN))/pytest tests/cluster -m cluster -p no:xdist -rs --durations=0 --durations-min=1
+CLUSTER_TESTS := $(abspath $(BIN))/pytest tests/cluster -m cluster -p no:xdist -rs --timeout=900 --durations=0 --durations-min=5
 
 cluster-up: install ## bring up a real one-node cluster with Katib and the images (the first time: 25 minutes of building)
 	@if [ -n "$$KUBECONFIG" ]; then echo "using the cluster of KUBECONFIG"; else $(HARNESS) up; fi
