@@ -87,13 +87,18 @@ class Stopped:
         return self.manifests[trial["metadata"]["name"]]
 
 
+def _with_values(trials: list[Object]) -> list[Object]:
+    return trials if all("observation" in trial["status"] for trial in trials) else []
+
+
 @pytest.fixture(scope="module")
 def stopped(release: str) -> Iterator[Stopped]:
     search = Search(NAME, release)
     apply(experiment(), namespace=release)
     try:
         ended = search.wait(720)
-        trials = search.trials()
+        # Katib calls a trial stopped, and with it the search ended, before it has read the trial's metrics.
+        trials = wait("every trial's values", lambda: _with_values(search.trials()), 60)
         with store_of(release) as store:
             manifests = {
                 name: manifest_of(store, search, name) for name in (trial["metadata"]["name"] for trial in trials)
