@@ -86,6 +86,17 @@ def cluster_notes(template: TrialTemplate) -> list[str]:
     ]
 
 
+def early_stopping_notes(template: TrialTemplate) -> list[str]:
+    """What Katib 0.19 needs for early stopping beside ``spec.earlyStopping``.
+
+    Its controller deletes a stopped trial's Job before it has read the trial's metrics, unless it is to be retained;
+    the trial then never ends, and with it the Experiment. Seen on a cluster (tests/cluster/test_early_stopping.py).
+    """
+    if template.retain:
+        return []
+    return ["early stopping on a cluster needs spec.trialTemplate.retain: true, or the Experiment may never end"]
+
+
 def _mappings(of: Mapping[str, Any], key: str) -> Iterator[dict[str, Any]]:
     found = of.get(key)
     yield from (item for item in (found if isinstance(found, list) else []) if isinstance(item, dict))

@@ -10,7 +10,7 @@ from pathlib import Path
 from rankwise.errors import InvalidInput, Problem
 from rankwise.local.early_stopping import check_early_stopping
 from rankwise.local.experiment import Experiment, load_experiment
-from rankwise.local.template_notes import cluster_notes, machine_notes
+from rankwise.local.template_notes import cluster_notes, early_stopping_notes, machine_notes
 from rankwise.settings import Settings
 
 
@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
             size = experiment.space.size
             points = "infinitely many" if size is None else f"{size:,}"
             print(f"{path}: valid; {len(experiment.space.parameters)} parameters, {points} configurations")
-            for note in (*machine_notes(experiment.template), *cluster_notes(experiment.template)):
+            template = experiment.template
+            stopping = early_stopping_notes(template) if experiment.early_stopping else []
+            for note in (*machine_notes(template), *cluster_notes(template), *stopping):
                 print(f"{path}: note: {note}")
     return 2 if wrong else 0
 

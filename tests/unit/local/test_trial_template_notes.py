@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from rankwise.local import validate_command
 from rankwise.local.experiment import parse_experiment
 from rankwise.local.template_notes import cluster_notes, machine_notes
 from rankwise.local.trial_template import TrialTemplate
@@ -72,3 +76,22 @@ def test_notes_of_a_file() -> None:
     notes = machine_notes(parse_experiment(text_of(document())).template)
     assert all(note.startswith("one machine ") for note in notes)
     assert any("without" in note for note in notes)  # it has a second container
+
+
+@pytest.mark.parametrize(
+    ("stopping", "retain", "told"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+def test_early_stopping_without_retain_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stopping: bool, retain: bool, told: bool
+) -> None:
+    quickstart = Path(__file__).parents[3] / "katib" / "experiments" / "quickstart.yaml"
+    document = yaml.safe_load(quickstart.read_text())
+    document["spec"]["trialTemplate"]["retain"] = retain
+    if stopping:
+        document["spec"]["earlyStopping"] = {"algorithmName": "medianstop"}
+    path = tmp_path / "experiment.yaml"
+    path.write_text(json.dumps(document))
+
+    assert validate_command.main([str(path)]) == 0
+
+    assert ("spec.trialTemplate.retain: true" in capsys.readouterr().out) is told
