@@ -19,6 +19,7 @@ from rankwise.artifacts.store import Store, open_store
 from rankwise.cli import main
 from rankwise.errors import SurroundingsError
 from rankwise.report.facts import SearchFacts, facts_from_json
+from rankwise.retry import call
 from support.cluster_objects import (
     TOKEN,
     FakeCluster,
@@ -58,7 +59,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     monkeypatch.delenv("RANKWISE_STORE", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     # The waits between attempts are tested with the retries themselves.
-    monkeypatch.setattr("rankwise.retry.call.__kwdefaults__", {"sleep": lambda seconds: None})
+    monkeypatch.setitem(call.__kwdefaults__, "sleep", lambda seconds: None)
     with serving(FakeCluster()) as fake:
         monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "kubeconfig", fake.url)))
         yield fake
