@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-shell cluster-down lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -36,13 +36,16 @@ test-slow: install ## what takes minutes: the whole small model, a whole search,
 
 # With KUBECONFIG set the tests use that cluster; otherwise one is brought up on this machine (root, Debian packages, Go).
 HARNESS := cd tests/cluster && $(abspath $(BIN))/python -m harness
-CLUSTER_TESTS := $(abspath $(BIN))/pytest tests/cluster -m cluster -p no:xdist -rs --timeout=900 --durations=0 --durations-min=5
+CLUSTER_TESTS := $(abspath $(BIN))/pytest tests/cluster -m "$(if $(QUICK),cluster and not slow,cluster)" -p no:xdist -rs --timeout=900 --durations=0 --durations-min=5
 
 cluster-up: install ## bring up a real one-node cluster with Katib and the images (the first time: 25 minutes of building)
 	@if [ -n "$$KUBECONFIG" ]; then echo "using the cluster of KUBECONFIG"; else $(HARNESS) up; fi
 
 cluster-test: install ## end-to-end, fault and chart tests on the cluster
 	@if [ -n "$$KUBECONFIG" ]; then $(CLUSTER_TESTS); else $(HARNESS) exec -- sh -c 'cd ../.. && $(CLUSTER_TESTS)'; fi
+
+cluster-test-quick: ## the half of cluster-test that CI runs: without early stopping, resumes and faults of the whole node
+	@$(MAKE) cluster-test QUICK=1
 
 cluster-shell: install ## a shell with kubectl, helm and KUBECONFIG of the cluster of cluster-up
 	@$(HARNESS) exec -- bash

@@ -23,7 +23,8 @@ from results import (
 
 from rankwise.artifacts import Manifest, Outcome
 
-pytestmark = pytest.mark.timeout(900)
+# Minutes: not part of `make cluster-test-quick`.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 NAME = "early-stopping"
 STEPS, EVERY, START = 240, 20, 2
 HOPELESS, GOOD = "1e-7", "1e-2"

@@ -28,6 +28,9 @@ from kube import Search, condition, formula_search, wait
 
 from rankwise.artifacts import Manifest, trial_key
 
+# Minutes: not part of `make cluster-test-quick`.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 
 def _ended(search: Search, number: int) -> bool:
     return len(ended(search)) >= number

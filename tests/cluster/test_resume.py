@@ -14,7 +14,8 @@ import pytest
 from kube import CommandFailed, Object, Search, apply, condition, counts, find, formula_search, get, kubectl, wait
 from results import service_answers, service_counts, state_of
 
-pytestmark = pytest.mark.timeout(900)
+# Minutes: not part of `make cluster-test-quick`.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FIRST, LAST = 4, 6
 VALUES = {
     "rank": ["2", "8", "32"],
