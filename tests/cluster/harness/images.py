@@ -150,13 +150,6 @@ def export_images(cache: Path, out: Path) -> dict[str, Path]:
     return archives
 
 
-def base_image(cache: Path, say: Callable[[str], None] = print) -> str:
-    """The name of the stand-in for python:3.11-slim-bookworm, made if need be; for FROM in :func:`build_simple`."""
-    with _locked(cache) as folder:
-        _base(folder, say)
-    return BASE_IMAGE
-
-
 def build_simple(
     cache: Path,
     name: str,

@@ -7,6 +7,7 @@ are therefore stored and validated, but not enforced.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -160,11 +161,14 @@ class Node:
 
     def ctr(self, *arguments: str) -> str:
         """Run containerd's own client in Kubernetes' namespace of containerd; its output."""
-        command = [*self.processes.enter(), "/usr/bin/ctr", f"--address={self.places.containerd_socket}"]
-        done = subprocess.run([*command, "--namespace=k8s.io", *arguments], capture_output=True, text=True)
+        done = subprocess.run(self._ctr_command(*arguments), capture_output=True, text=True)
         if done.returncode:
             raise HarnessError(f"ctr {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    def _ctr_command(self, *arguments: str) -> list[str]:
+        address = f"--address={self.places.containerd_socket}"
+        return [*self.processes.enter(), "/usr/bin/ctr", address, "--namespace=k8s.io", *arguments]
 
     def import_images(self, archives: dict[str, Path]) -> None:
         """Bring image archives into containerd, each once.
@@ -192,8 +196,7 @@ class Node:
         if mark.exists():
             return
         known = set(self.ctr("content", "list", "--quiet").split())
-        command = [*self.processes.enter(), "/usr/bin/ctr", f"--address={self.places.containerd_socket}"]
-        command += ["--namespace=k8s.io", "images", "import", "-"]
+        command = self._ctr_command("images", "import", "-")
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
             assert process.stdin is not None
             write(known, process.stdin)
@@ -228,10 +231,8 @@ class Node:
 
     def _ctr_quietly(self, *arguments: str) -> None:
         """As :meth:`ctr`, but what is already gone is no failure."""
-        try:
+        with contextlib.suppress(HarnessError):
             self.ctr(*arguments)
-        except HarnessError:
-            return
 
     # -- the daemons ---------------------------------------------------------------------------------------------
 

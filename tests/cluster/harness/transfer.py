@@ -7,13 +7,13 @@ blobs it has already got.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import threading
@@ -61,16 +61,23 @@ def _one(push: Callable[[str, Path], list[str]], image: str, sent: set[str], lay
         pipe = Path(folder, "archive")
         os.mkfifo(pipe)
         with tempfile.TemporaryFile() as said:
+            # Both ends are ours before the writer starts: it may end at any moment, even before it has opened its own.
+            source = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            keeper = os.open(pipe, os.O_WRONLY)
+            os.set_blocking(source, True)
             process = subprocess.Popen(push(image, pipe), stdout=said, stderr=said)
-            threading.Thread(target=_unblock, args=(process, pipe), daemon=True).start()
+            threading.Thread(target=_close_after, args=(process, keeper), daemon=True).start()
+            problem = ""
             try:
-                with pipe.open("rb") as source:
-                    layers, files = _read(source, sent, layout)
-                    shutil.copyfileobj(source, _Nowhere())
+                with os.fdopen(source, "rb") as archive:
+                    layers, files = _read(archive, sent, layout)
+                    shutil.copyfileobj(archive, _Nowhere())
             except tarfile.ReadError as error:
                 problem = str(error)
-            else:
-                problem = ""
+            finally:
+                if problem or sys.exc_info()[0]:
+                    # Nobody reads any more, so it would write for ever.
+                    process.kill()
             if process.wait() or problem:
                 said.seek(0)
                 words = said.read().decode(errors="replace")[-2000:]
@@ -110,11 +117,10 @@ def _read(source: IO[bytes], sent: set[str], layout: tarfile.TarFile) -> tuple[d
     return layers, files
 
 
-def _unblock(process: subprocess.Popen[bytes], pipe: Path) -> None:
-    """Let the reader of a pipe go on when the writer ended without having opened it."""
+def _close_after(process: subprocess.Popen[bytes], descriptor: int) -> None:
+    """Close a pipe's end when a process has ended: then its reader meets the end of the data."""
     process.wait()
-    with contextlib.suppress(OSError):
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    os.close(descriptor)
 
 
 def _blob(layout: tarfile.TarFile, content: bytes, sent: set[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +51,6 @@ ours = Entry(ENTRY, "rankwise/rankwise")
 
 def owned_by(owner: str, **changes: Any) -> Entry:
     return Entry({**ENTRY, **changes, "env": [{"name": "RANKWISE_REGISTERED_BY", "value": owner}]}, owner)
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeKubernetes]:
-    with fake_kubernetes() as server:
-        yield server
-
-
-@pytest.fixture
-def kubeconfig(fake: FakeKubernetes, tmp_path: Path) -> Path:
-    return fake.kubeconfig(tmp_path)
-
-
-@pytest.fixture
-def cluster(kubeconfig: Path) -> Cluster:
-    return Cluster(api_client(kubeconfig), Backoff(attempts=3, first=0, longest=0))
 
 
 def text_of(fake: FakeKubernetes, path: str) -> str:

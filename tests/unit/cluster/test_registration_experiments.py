@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ import pytest
 import yaml
 
 from rankwise.cli import main
-from rankwise.cluster.client import Cluster, api_client
+from rankwise.cluster.client import Cluster
 from rankwise.cluster.registration import EXPERIMENTS, KEY, LISTINGS, Entry, register, unregister
 from rankwise.errors import InvalidInput, SurroundingsError
-from rankwise.retry import Backoff
-from support.fake_kubernetes import TOKEN, FakeKubernetes, fake_kubernetes
+from support.fake_kubernetes import TOKEN, FakeKubernetes
 
 KATIB = """\
 runtime:
@@ -29,22 +27,6 @@ ENTRY: dict[str, Any] = {
     "env": [{"name": "RANKWISE_REGISTERED_BY", "value": "rankwise/rankwise"}],
 }
 ours = Entry(ENTRY, "rankwise/rankwise")
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeKubernetes]:
-    with fake_kubernetes() as server:
-        yield server
-
-
-@pytest.fixture
-def kubeconfig(fake: FakeKubernetes, tmp_path: Path) -> Path:
-    return fake.kubeconfig(tmp_path)
-
-
-@pytest.fixture
-def cluster(kubeconfig: Path) -> Cluster:
-    return Cluster(api_client(kubeconfig), Backoff(attempts=3, first=0, longest=0))
 
 
 def text_of(fake: FakeKubernetes, path: str) -> str:
