@@ -6,7 +6,8 @@ Notation (Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006)
     y       (n,)    standardized outcomes, smaller is better
     F       (m, q)  features of the rows to predict (candidates, observed, pending)
     K       (n, n)  kernel matrix of Z;  S = K + σ² I;  S = L Lᵀ
-    α       (n,)    S⁻¹ (y − c), with c the constant mean
+    m(Z)    (n,)    prior mean, a constant unless a process says otherwise
+    α       (n,)    S⁻¹ (y − m(Z))
     f             the latent function, without observation noise
 
 Kernels, likelihood, constraints and priors are GPyTorch modules. The marginal likelihood is computed here, on a dense
@@ -128,11 +129,20 @@ class GaussianProcess(Module):  # type: ignore[misc]  # gpytorch ships no types
         constant: Tensor = self.mean_module.constant
         return constant
 
+    def mean(self, Z: Tensor) -> Tensor:  # noqa: N803
+        """Prior mean (m,) at features Z (m, q)."""
+        return self.constant.expand(len(Z))
+
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # noqa: N803
         """Dense prior covariance (a, b) between features A (a, q) and B (b, q)."""
         # forward, and not __call__, which would build a lazy operator: five times slower for 30 observations.
         dense: Tensor = to_dense(self.covar_module.forward(A, B))
         return dense
+
+    def variance(self, Z: Tensor) -> Tensor:  # noqa: N803
+        """Prior variance (m,) at features Z (m, q)."""
+        variance: Tensor = self.covar_module.forward(Z, Z, diag=True)
+        return variance
 
     def factor(self, Z: Tensor) -> Tensor:  # noqa: N803
         """L (n, n) of the noisy kernel matrix of Z (n, q)."""
@@ -140,9 +150,9 @@ class GaussianProcess(Module):  # type: ignore[misc]  # gpytorch ships no types
         return cholesky(K + self.noise * torch.eye(len(Z), dtype=K.dtype))
 
     def log_marginal_likelihood(self, Z: Tensor, y: Tensor) -> Tensor:  # noqa: N803
-        """log N(y | c, K + σ² I): Rasmussen & Williams eq. 2.30."""
+        """log N(y | m(Z), K + σ² I): Rasmussen & Williams eq. 2.30."""
         L = self.factor(Z)  # (n, n)  # noqa: N806
-        r: Tensor = torch.linalg.solve_triangular(L, (y - self.constant).unsqueeze(-1), upper=False)  # (n, 1)
+        r: Tensor = torch.linalg.solve_triangular(L, (y - self.mean(Z)).unsqueeze(-1), upper=False)  # (n, 1)
         return -0.5 * r.square().sum() - L.diagonal().log().sum() - 0.5 * len(y) * math.log(2 * math.pi)
 
     def log_prior(self) -> Tensor:
@@ -183,7 +193,7 @@ class FittedSurrogate:
             self.Z = features(X)  # (n, q)
             self.y = torch.as_tensor(y, dtype=torch.float64)  # (n,)
             self.L = model.factor(self.Z) if len(self.y) else torch.zeros((0, 0), dtype=torch.float64)  # (n, n)
-            residual = (self.y - model.constant).unsqueeze(-1)  # (n, 1)
+            residual = (self.y - model.mean(self.Z)).unsqueeze(-1)  # (n, 1)
             self.alpha = torch.cholesky_solve(residual, self.L).squeeze(-1) if len(self.y) else self.y  # (n,)
 
     def posterior(self, X: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
@@ -229,9 +239,9 @@ class RowPosterior:
             means, variances = [], []
             for part in self._chunks():
                 k = surrogate.model.covariance(part, surrogate.Z)  # (c, n)
-                prior = surrogate.model.covar_module.forward(part, part, diag=True)  # (c,)
+                prior = surrogate.model.variance(part)  # (c,)
                 v = torch.linalg.solve_triangular(surrogate.L, k.T, upper=False)  # (n, c)
-                means.append(surrogate.model.constant + k @ surrogate.alpha)
+                means.append(surrogate.model.mean(part) + k @ surrogate.alpha)
                 variances.append((prior - v.square().sum(0)).clamp_min(MIN_VARIANCE))
             empty = torch.zeros(0, dtype=torch.float64)
             self.mean = torch.cat(means) if means else empty
