@@ -111,7 +111,8 @@ class NormalScores:
         """Quantiles (m,); scores beyond the reference get its outermost one."""
         levels, first = np.unique(self.reference, return_index=True)
         quantiles = ndtri((rankdata(self.reference) - 0.5) / len(self.reference))[first]
-        return np.interp(scores, levels, quantiles)
+        read: NDArray[np.float64] = np.interp(scores, levels, quantiles)
+        return read
 
 
 class Knowledge:

@@ -2,7 +2,8 @@
 
 A request is answered in this order:
 
-1. The first ``initial_points`` configurations, and all as long as no trial has ended, come from a Sobol sequence.
+1. The first ``initial_points`` configurations, and all as long as no trial has ended, come from the initial design:
+   the most plausible configuration first, then draws from what is known (:mod:`rankwise.strategies.design`).
 2. Models of the objective are fitted to all ended trials (:mod:`rankwise.strategies.models`) and every untried
    candidate is scored; failures, pending trials and the batch's own members are counted in
    (:mod:`rankwise.surrogate.acquisition`).
@@ -32,15 +33,31 @@ from numpy.typing import NDArray
 from rankwise.errors import InvalidInput, Problem
 from rankwise.language.text_encoder import TextEncoder
 from rankwise.space import Candidates, Objective, SearchSpace
-from rankwise.strategies.base import RANDOM_STATE, NotReady, Suggestions, SuggestRequest, mistakes, seed_of
+from rankwise.strategies.base import (
+    RANDOM_STATE,
+    SETTINGS_PATH,
+    NotReady,
+    Suggestions,
+    SuggestRequest,
+    mistakes,
+    seed_of,
+)
 from rankwise.strategies.candidates import Key, candidate_set
+from rankwise.strategies.design import PlausibleSequence
+from rankwise.strategies.features import Features
+from rankwise.strategies.knowledge import Knowledge, Source, read_belief, rules_of
 from rankwise.strategies.models import ModelSettings, check_prompt, fit_models
 from rankwise.strategies.options import Option, OptionTable, ParsedOptions
-from rankwise.strategies.sequence import SobolSequence, continue_sequence, repeat_least_tried
+from rankwise.strategies.sequence import (
+    PointSequence,
+    RandomSequence,
+    SobolSequence,
+    continue_sequence,
+    repeat_least_tried,
+)
 from rankwise.surrogate.acquisition import AcquisitionKind, Member, mixture_mean, select
 from rankwise.surrogate.deep_kernel import DeepKernelSettings
 from rankwise.surrogate.failure import FailureModel
-from rankwise.surrogate.numeric import numeric_features
 from rankwise.surrogate.observations import Observations, outcomes, read_trials
 
 log = logging.getLogger(__name__)
@@ -113,6 +130,28 @@ OPTIONS = OptionTable(
             "search does not depend on time; where there are more, the numbers alone answer until then",
             0,
             1_000_000,
+        ),
+        Option(
+            "prior",
+            str,
+            "literature",
+            "what the search knows before its first trial: where the literature puts the best values of LoRA's "
+            "hyperparameters, or nothing",
+            choices=("literature", "none"),
+        ),
+        Option(
+            "belief",
+            str,
+            "",
+            'your own belief about the best values, a JSON object: {"learning_rate": 3e-4, "rank": [16, 64]}; it '
+            "replaces what the literature says about these",
+        ),
+        Option(
+            "initial_design",
+            str,
+            "plausible",
+            "where the initial points come from: `plausible` (drawn from prior and belief), `sobol` or `random`",
+            choices=("plausible", "sobol", "random"),
         ),
         Option("projection_dim", int, 64, "number of features that the vectors are projected to", 1, 1024),
         Option(
@@ -190,6 +229,10 @@ class LanguageBO:
             check_prompt(settings.get("prompt", "").strip(), space)
         except InvalidInput as error:
             problems.extend(error.problems)
+        try:
+            read_belief(settings.get("belief", ""), space, f"{SETTINGS_PATH}.belief")
+        except InvalidInput as error:
+            problems.extend(error.problems)
         return problems
 
     def suggest(self, request: SuggestRequest) -> Suggestions:
@@ -207,7 +250,8 @@ class LanguageBO:
             "pending": float(len(observations.pending)),
             "ignored": float(observations.ignored),
         }
-        sequence = SobolSequence(request.space, seed_of(request, options, "initial design"))
+        sources = _sources(request, options)
+        sequence = _initial_design(request, options, sources)
         position = max(request.issued, observations.count)
         ended = len(observations.values) + len(observations.failed)
         designed = request.count if not ended else max(0, _initial_points(request, options) - position)
@@ -221,7 +265,7 @@ class LanguageBO:
         if not missing:
             return Suggestions(tuple(chosen), details=details)
         try:
-            picks = self._modelled(request, options, observations, chosen, tried, missing, details)
+            picks = self._modelled(request, options, sources, observations, chosen, tried, missing, details)
         except (InvalidInput, NotReady):
             raise
         except Exception as error:
@@ -241,6 +285,7 @@ class LanguageBO:
         self,
         request: SuggestRequest,
         options: ParsedOptions,
+        sources: Sequence[Source],
         observations: Observations,
         chosen: Sequence[dict[str, str]],
         tried: dict[Key, int],
@@ -274,7 +319,9 @@ class LanguageBO:
             postpone=request.postpone and len(candidates.points) <= options.integer("wait_for_vectors"),
         )
         pending = [*observations.pending, *chosen]
-        fitted = fit_models(settings, space, candidates, untried, observations, y, pending, request.deadline)
+        covering = candidates.points.take(np.arange(candidates.covering))
+        features = Features(covering, Knowledge(sources, covering))
+        fitted = fit_models(settings, space, candidates, features, untried, observations, y, pending, request.deadline)
         details.update(fitted.details)
         fallback, reason = fitted.fallback, fitted.reason
         if fallback is None and request.deadline.expired:
@@ -283,8 +330,8 @@ class LanguageBO:
         fresh: list[dict[str, str]] = []
         if len(untried):
             failure = FailureModel(
-                numeric_features(space, measured),
-                numeric_features(space, space.encode(observations.failed)),
+                features.numbers(space.at(measured)),
+                features.numbers(space.at(space.encode(observations.failed))),
                 options.integer("fit_steps"),
                 request.deadline,
             )
@@ -293,7 +340,7 @@ class LanguageBO:
                 min(count, len(untried)),
                 kind=AcquisitionKind(options.text("acquisition")),
                 beta=options.number("ucb_beta"),
-                log_success=failure.log_success(numeric_features(space, candidates.points.units[untried])),
+                log_success=failure.log_success(features.numbers(candidates.points.take(untried))),
                 seed=seed_of(request, options, f"fantasies {request.issued}") % 2**31,
             )
             fresh = list(candidates.points.take(untried[picked]))
@@ -303,6 +350,21 @@ class LanguageBO:
             return _Picks(fresh, 0, fallback, reason)
         again = _repeats(candidates.points, fitted.members, observations, [*chosen, *fresh], repeats)
         return _Picks([*fresh, *again], repeats, fallback, reason)
+
+
+def _sources(request: SuggestRequest, options: ParsedOptions) -> list[Source]:
+    belief = read_belief(options.text("belief"), request.space, f"{SETTINGS_PATH}.belief")
+    return rules_of(options.text("prior"), belief)
+
+
+def _initial_design(request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source]) -> PointSequence:
+    seed = seed_of(request, options, "initial design")
+    design = options.text("initial_design")
+    if design == "random":
+        return RandomSequence(request.space, seed)
+    if design == "plausible" and sources:
+        return PlausibleSequence(request.space, seed, sources)
+    return SobolSequence(request.space, seed)
 
 
 def _initial_points(request: SuggestRequest, options: ParsedOptions) -> int:

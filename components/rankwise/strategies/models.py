@@ -17,11 +17,13 @@ from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder
 from rankwise.space import SearchSpace
 from rankwise.strategies.base import SETTINGS_PATH, NotReady
 from rankwise.strategies.candidates import CandidateSet
+from rankwise.strategies.features import Features
 from rankwise.surrogate.acquisition import Member
 from rankwise.surrogate.deep_kernel import DeepKernelSettings, fit_deep_kernel
 from rankwise.surrogate.gaussian_process import FitError, Surrogate
+from rankwise.surrogate.informed import fit_informed, trust_in_sources
 from rankwise.surrogate.mixture import earned_weights
-from rankwise.surrogate.numeric import fit_numeric, numeric_features
+from rankwise.surrogate.numeric import numeric_features
 from rankwise.surrogate.observations import Observations
 
 log = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ def fit_models(
     settings: ModelSettings,
     space: SearchSpace,
     candidates: CandidateSet,
+    features: Features,
     chosen: NDArray[np.intp],
     observations: Observations,
     outcomes: NDArray[np.float64],
@@ -101,6 +104,7 @@ def fit_models(
         settings: which models and how.
         space: search space.
         candidates: all points, tried ones included: the deep kernel is centred on them.
+        features: what the process on the numbers sees of them.
         chosen: indices of the candidates to score.
         observations: the trials.
         outcomes: of ``observations.measured``.  # (n,)
@@ -140,10 +144,18 @@ def fit_models(
         return Fitted([view.member(1.0, surrogate, chosen)], None, details)
 
     began = time.monotonic()
-    numeric_view = _numeric_view(space, candidates, observations, pending)
+    numeric_view = _View(
+        features(candidates.points),
+        features(space.at(space.encode(observations.measured))),
+        features(space.at(space.encode(pending))),
+    )
     try:
-        numeric = fit_numeric(
-            np.asarray(numeric_view.observed, dtype=np.float64), outcomes, settings.kernel.steps, deadline
+        numeric = fit_informed(
+            np.asarray(numeric_view.observed, dtype=np.float64),
+            outcomes,
+            features.sources,
+            settings.kernel.steps,
+            deadline,
         )
     except FitError:
         if language is None:
@@ -151,6 +163,8 @@ def fit_models(
         view, surrogate = language
         return Fitted([view.member(1.0, surrogate, chosen)], "the language model alone answered", details, "fit")
     details["seconds_numeric"] = time.monotonic() - began
+    for i, trust in enumerate(trust_in_sources(numeric)):
+        details[f"trust_{i}"] = trust
     if language is None:
         return Fitted([numeric_view.member(1.0, numeric, chosen)], fallback, details, reason)
     pairs: list[tuple[_View, Surrogate]] = [(numeric_view, numeric), language]
@@ -162,16 +176,6 @@ def fit_models(
         if weight > 0
     ]
     return Fitted(members, None, details)
-
-
-def _numeric_view(
-    space: SearchSpace, candidates: CandidateSet, observations: Observations, pending: Sequence[dict[str, str]]
-) -> _View:
-    return _View(
-        numeric_features(space, candidates.points.units),
-        numeric_features(space, space.encode(observations.measured)),
-        numeric_features(space, space.encode(pending)),
-    )
 
 
 def _language(

@@ -64,7 +64,8 @@ class InformedProcess(GaussianProcess):
         self.register_prior("trust_prior", NormalPrior(TRUST, TRUST_SPREAD).double(), "trust")
 
     def mean(self, Z: Tensor) -> Tensor:  # noqa: N803
-        return self.constant - Z[:, self.dimensions :] @ self.trust
+        mean: Tensor = self.constant - Z[:, self.dimensions :] @ self.trust
+        return mean
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # noqa: N803
         return super().covariance(A[:, : self.dimensions], B[:, : self.dimensions])
@@ -97,3 +98,9 @@ def fit_informed(
         rows = representative(y)
         maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), steps, deadline or Deadline.never())
     return FittedSurrogate(model, identity, X, y)
+
+
+def trust_in_sources(surrogate: FittedSurrogate) -> list[float]:
+    """b (k,) of a surrogate of :func:`fit_informed`."""
+    model = surrogate.model
+    return [float(b) for b in model.trust] if isinstance(model, InformedProcess) else []
