@@ -147,6 +147,13 @@ OPTIONS = OptionTable(
             "replaces what the literature says about these",
         ),
         Option(
+            "earlier_searches",
+            str,
+            "",
+            "earlier Experiments whose results the search begins with, separated by commas: `NAME` or "
+            "`NAMESPACE/NAME`; read from the artifact store, on one machine from their run folders",
+        ),
+        Option(
             "initial_design",
             str,
             "plausible",
