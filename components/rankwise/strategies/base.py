@@ -16,6 +16,7 @@ from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, Problem, RankwiseError
 from rankwise.space.search_space import SearchSpace
 from rankwise.space.trial import Objective, Trial
+from rankwise.strategies.earlier import EarlierTrials
 from rankwise.strategies.options import Option, OptionTable, ParsedOptions
 
 SETTINGS_PATH = "spec.algorithm.algorithmSettings"
@@ -30,9 +31,10 @@ RANDOM_STATE = Option(
 )
 
 
-FALLBACK_REASONS = ("vectors", "model", "fit", "time", "strategy")
+FALLBACK_REASONS = ("vectors", "model", "fit", "time", "earlier", "strategy")
 """Why a strategy answered with another method than the chosen one: the vectors are not ready; the language model
-cannot be loaded or failed; the surrogate cannot be fitted; its fit was ended by the deadline; anything else."""
+cannot be loaded or failed; the surrogate cannot be fitted; its fit was ended by the deadline; an earlier search that
+the settings name cannot be used; anything else."""
 
 
 class NotReady(RankwiseError):
@@ -58,6 +60,8 @@ class SuggestRequest:
         deadline: when the answer has to be there.
         postpone: whether the caller asks again after :class:`NotReady`. Then what the clock would decide (whether the
             vectors are ready) decides only when there is an answer, and not which.
+        earlier: what the searches found that the settings name; the same in every request of a search. Who makes the
+            request looks them up.
 
     Raises:
         ValueError: ``count`` or ``issued`` is negative.
@@ -73,6 +77,7 @@ class SuggestRequest:
     max_trials: int | None = None
     deadline: Deadline = field(default_factory=Deadline.never)
     postpone: bool = False
+    earlier: tuple[EarlierTrials, ...] = ()
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.issued < 0:

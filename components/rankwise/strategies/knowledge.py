@@ -9,9 +9,12 @@ decided by the trials (:mod:`rankwise.surrogate.informed`).
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -24,9 +27,13 @@ from rankwise.errors import InvalidInput, Problem
 from rankwise.language.guide import guide_for
 from rankwise.language.quantities import STEP_SIZE, quantities
 from rankwise.language.rules import LITERATURE, Rule, log_plausibility
-from rankwise.space import Candidates, Objective, ParameterType, SearchSpace, Trial
+from rankwise.space import Candidates, Goal, ParameterText, ParameterType, SearchSpace, parse_space
+from rankwise.strategies.earlier import EarlierTrials
+from rankwise.surrogate.gaussian_process import FitError, FittedSurrogate
 from rankwise.surrogate.numeric import fit_numeric
-from rankwise.surrogate.observations import outcomes, read_trials
+from rankwise.surrogate.observations import outcomes
+
+log = logging.getLogger(__name__)
 
 BELIEF_SPREAD = 1.0
 """Spread of a belief that names one value: a factor of two, or a tenth of the range on a linear scale."""
@@ -55,46 +62,99 @@ class EarlierSearch:
     """A search that was done before, perhaps on another task, another model or another space.
 
     Attributes:
-        name: of the Experiment.
-        space: its search space.
-        objective: its goal gives the direction.
-        trials: how they ended.
+        found: what it tried and what came of it.
     """
 
-    name: str
-    space: SearchSpace
-    objective: Objective
-    trials: tuple[Trial, ...]
+    found: EarlierTrials
 
     def scores(self, points: Candidates) -> NDArray[np.float64] | None:
         """Posterior mean of its own objective, turned so that larger is better, read at ``points``.
 
-        Only quantities that both spaces have and that varied in the earlier search count.
+        Only quantities that both spaces have and that varied in the earlier search count. A diverged training counts
+        as worse than the worst value: the best values often lie close to where trainings break.
         """
-        observations = read_trials(self.space, self.objective, self.trials)
-        if len(observations.values) < 2:
-            return None
-        there = quantities(self.space.at(self.space.encode(observations.measured)))
         here = quantities(points)
-        columns = []
-        for name in sorted(there.keys() & here.keys()):
-            old, new = _scaled(there[name]), _scaled(here[name])
-            low, high = np.min(old), np.max(old)
-            if not (np.isfinite(old).all() and np.isfinite(new).all() and high > low):
-                continue
-            # Beyond what was tried the process falls back to its mean, as far as the clipped distance lets it.
-            columns.append(((old - low) / (high - low), np.clip((new - low) / (high - low), -0.5, 1.5)))
-        if not columns:
+        model = _model_of(self.found, frozenset(here))
+        return None if model is None else model(here)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One quantity of an earlier search, on the scale of its values: log where all are positive, else linear."""
+
+    quantity: str
+    log: bool
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, quantity: str, values: NDArray[np.float64]) -> _Axis | None:
+        """The axis through values (n,); None where they are no numbers or all the same."""
+        if not np.isfinite(values).all():
             return None
-        X = np.stack([old for old, _ in columns], axis=1)  # (n, q)  # noqa: N806
-        surrogate = fit_numeric(X, outcomes(observations.values), deadline=Deadline.never())
-        mean, _ = surrogate.posterior(np.stack([new for _, new in columns], axis=1))
+        log = bool((values > 0).all())
+        scaled = np.log2(values) if log else values
+        low, high = float(np.min(scaled)), float(np.max(scaled))
+        return cls(quantity, log, low, high) if high > low else None
+
+    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Positions (m,): 0 to 1 within what was tried; the middle for what is no number."""
+        if self.log:
+            values = np.log2(values, out=np.full(values.shape, -np.inf), where=~(values <= 0))
+        # Beyond what was tried the process falls back to its mean, as far as the clipped distance lets it.
+        positions = np.clip((values - self.low) / (self.high - self.low), -0.5, 1.5)
+        return np.where(np.isnan(values), 0.5, positions)
+
+
+@dataclass(frozen=True)
+class _EarlierModel:
+    """Scores by a Gaussian process over the axes."""
+
+    axes: tuple[_Axis, ...]
+    surrogate: FittedSurrogate
+
+    def __call__(self, here: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        mean, _ = self.surrogate.posterior(np.stack([axis(here[axis.quantity]) for axis in self.axes], axis=1))
         return -mean
 
 
-def _scaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Positive values on a log scale, others (a dropout of 0) as they are."""
-    return np.log2(values) if (values > 0).all() else values
+# Scores are read several times in a request, and of the same trials in every request of a search.
+@lru_cache(maxsize=32)
+def _model_of(found: EarlierTrials, usable: frozenset[str]) -> _EarlierModel | None:
+    """The model of an earlier search; None where it says nothing about the usable quantities."""
+    if not found.values or len(found) < 2:
+        return None
+    points = _as_points([*found.configurations, *found.diverged])
+    if points is None:
+        return None
+    there = quantities(points)
+    axes = [_Axis.over(name, there[name]) for name in sorted(there.keys() & usable)]
+    known = tuple(axis for axis in axes if axis is not None)
+    if not known:
+        return None
+    values = np.array(found.values) if found.goal is Goal.MINIMIZE else -np.array(found.values)
+    broken = np.full(len(found.diverged), math.nextafter(float(np.max(values)), sys.float_info.max))
+    X = np.stack([axis(there[axis.quantity]) for axis in known], axis=1)  # (n, q)  # noqa: N806
+    try:
+        surrogate = fit_numeric(X, outcomes(np.concatenate([values, broken])), deadline=Deadline.never())
+    except FitError as error:
+        log.warning("the earlier search %s is of no use: %s", found.name, error)
+        return None
+    return _EarlierModel(known, surrogate)
+
+
+def _as_points(configurations: Sequence[Mapping[str, str]]) -> Candidates | None:
+    """Configurations of any space as points of one that has no more than their own texts; None without a use.
+
+    Parameters that are not in every configuration, or that nothing is known about, are left out.
+    """
+    common = set.intersection(*(set(configuration) for configuration in configurations))
+    names = sorted(name for name in common if guide_for(name) is not None)
+    if not names:
+        return None
+    columns = {name: tuple(sorted({configuration[name] for configuration in configurations})) for name in names}
+    space = parse_space([ParameterText(name, "categorical", list=texts) for name, texts in columns.items()])
+    return space.at(space.encode([{name: configuration[name] for name in names} for configuration in configurations]))
 
 
 @dataclass(frozen=True)
