@@ -1,9 +1,12 @@
 """The columns that the process on the numbers sees: positions, what follows from them, and what is known.
 
-To the positions of :func:`rankwise.surrogate.numeric.numeric_features` comes one number more where the space tells it:
-the step size, learning rate × scaling, on its log scale. The best learning rate moves with the scaling, so that good
-configurations lie along a slanted valley; with the step size as an input of its own the process has a lengthscale
-across that valley and needs no observations to find its direction.
+Two things are added to the positions of :func:`rankwise.surrogate.numeric.numeric_features`:
+
+- **The step size**, learning rate × scaling, on its log scale, where the space tells it. The best learning rate moves
+  with the scaling, so that good configurations lie along a slanted valley; with the step size as an input of its own
+  the process has a lengthscale across that valley and needs no observations to find its direction.
+- **Numbers in categories.** Learning rates are often listed as a categorical parameter. Where every category reads as
+  a number, its size counts, and the categories are no longer equally far from each other.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.language.quantities import STEP_SIZE, quantities
-from rankwise.space import Candidates
+from rankwise.space import Candidates, Parameter, ParameterType, parse_finite
 from rankwise.strategies.knowledge import Knowledge
 from rankwise.surrogate.numeric import numeric_features
 
@@ -27,10 +30,12 @@ class Features:
 
     def __init__(self, reference: Candidates, knowledge: Knowledge) -> None:
         self._knowledge = knowledge
-        self._low, self._high = 0.0, 0.0
+        space = reference.space
+        self._sizes = {j: sizes for j, p in enumerate(space.parameters) if (sizes := _sizes(p)) is not None}
+        self._plain = [j for j in range(space.dimension) if j not in self._sizes]
         step = _log_step(reference)
-        if step is not None and np.isfinite(step).all():
-            self._low, self._high = float(step.min()), float(step.max())
+        known = step is not None and len(step) > 0 and bool(np.isfinite(step).all())
+        self._low, self._high = (float(np.min(step)), float(np.max(step))) if known and step is not None else (0.0, 0.0)
 
     @property
     def sources(self) -> int:
@@ -39,16 +44,31 @@ class Features:
 
     def numbers(self, points: Candidates) -> NDArray[np.float64]:
         """u (m, q)."""
-        columns = numeric_features(points.space, points.units)
-        if self._high <= self._low:
-            return columns
-        step = _log_step(points)
-        position = np.zeros(len(points)) if step is None else (step - self._low) / (self._high - self._low)
-        return np.concatenate([columns, position[:, None]], axis=1)
+        columns = [numeric_features(points.space, points.units, self._plain)]
+        columns += [sizes[points.indices[:, j], None] for j, sizes in self._sizes.items()]
+        if self._high > self._low:
+            step = _log_step(points)
+            position = np.zeros(len(points)) if step is None else (step - self._low) / (self._high - self._low)
+            columns.append(position[:, None])
+        return np.concatenate(columns, axis=1)
 
     def __call__(self, points: Candidates) -> NDArray[np.float64]:
         """[u | ρ] (m, q + k)."""
         return np.concatenate([self.numbers(points), self._knowledge.columns(points)], axis=1)
+
+
+def _sizes(parameter: Parameter) -> NDArray[np.float64] | None:
+    """Position (k,) of each category of a parameter by its size; None where there are only names."""
+    if parameter.type is not ParameterType.CATEGORICAL or parameter.table is None or len(parameter.table.values) < 3:
+        return None
+    numbers = [parse_finite(text) for text in parameter.table.values]
+    if any(number is None for number in numbers):
+        return None
+    sizes = np.array(numbers, dtype=np.float64)
+    if (sizes > 0).all() and sizes.max() >= 10 * sizes.min():
+        sizes = np.log2(sizes)
+    positions: NDArray[np.float64] = (sizes - sizes.min()) / (np.ptp(sizes) or 1.0)
+    return positions
 
 
 def _log_step(points: Candidates) -> NDArray[np.float64] | None:

@@ -103,4 +103,5 @@ def fit_informed(
 def trust_in_sources(surrogate: FittedSurrogate) -> list[float]:
     """b (k,) of a surrogate of :func:`fit_informed`."""
     model = surrogate.model
-    return [float(b) for b in model.trust] if isinstance(model, InformedProcess) else []
+    trust: list[float] = model.trust.detach().tolist() if isinstance(model, InformedProcess) else []
+    return trust

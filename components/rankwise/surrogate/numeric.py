@@ -7,6 +7,7 @@ gets a long lengthscale and drops out.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,7 +25,9 @@ FURTHER_LENGTHSCALES = (0.3, 1.0)
 """Starts of further attempts, after the mode of the prior, when an attempt fails numerically."""
 
 
-def numeric_features(space: SearchSpace, units: NDArray[np.float64]) -> NDArray[np.float64]:
+def numeric_features(
+    space: SearchSpace, units: NDArray[np.float64], parameters: Sequence[int] | None = None
+) -> NDArray[np.float64]:
     """Unit-cube positions as inputs of a Gaussian process.
 
     A number keeps its position: the search space has already put it on the scale of its distribution, and distances
@@ -34,12 +37,14 @@ def numeric_features(space: SearchSpace, units: NDArray[np.float64]) -> NDArray[
     Args:
         space: search space.
         units: (m, D).
+        parameters: which to take, by number; None for all.
 
     Returns:
         (m, q), q ≥ D.
     """
-    columns: list[NDArray[np.float64]] = []
-    for j, parameter in enumerate(space.parameters):
+    columns: list[NDArray[np.float64]] = [np.zeros((len(units), 0))]
+    for j in range(space.dimension) if parameters is None else parameters:
+        parameter = space.parameters[j]
         table = parameter.table
         if parameter.type is ParameterType.CATEGORICAL and table is not None and len(table.values) > 2:
             hot = table.indices(units[:, j])[:, None] == np.arange(len(table.values))  # (m, k)

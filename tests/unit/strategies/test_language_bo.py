@@ -103,7 +103,7 @@ def test_failures_push_the_search_away() -> None:
         replace(t, state=TrialState.FAILED, value=None) if bad else t for t, bad in zip(trials, high, strict=True)
     ]
     assert 3 < sum(high) < 9
-    settings = {**QUICK, "surrogate": "numeric", "samples": "256"}
+    settings = {**QUICK, "surrogate": "numeric", "samples": "256", "prior": "none"}
     chosen = ask(FakeEncoder(), failing, 6, settings=settings).assignments
     rates = MIXED.encode(chosen)[:, 1]
     assert (rates < 0.6).all()
@@ -170,7 +170,7 @@ def test_without_any_model_the_sobol_sequence_answers(monkeypatch: pytest.Monkey
     def broken(*_: object, **__: object) -> None:
         raise FitError("planted")
 
-    monkeypatch.setattr(models, "fit_numeric", broken)
+    monkeypatch.setattr(models, "fit_informed", broken)
     trials = tried(MIXED, 8)
     answer = ask(FakeEncoder(), trials, 3, settings={**QUICK, "surrogate": "numeric"})
     assert answer.fallback == "a Sobol sequence answered: the models failed with FitError"

@@ -1,0 +1,154 @@
+"""Sources of knowledge, the user's belief, and the design that is drawn from them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankwise.errors import InvalidInput
+from rankwise.language.quantities import quantities
+from rankwise.language.rules import LITERATURE
+from rankwise.space import ParameterText, SearchSpace, parse_space
+from rankwise.strategies.design import PlausibleSequence
+from rankwise.strategies.features import Features
+from rankwise.strategies.knowledge import Knowledge, NormalScores, Rules, read_belief, rules_of
+from support.paper_space import paper_space
+from support.spaces import spaces, untimed
+
+SPACE = parse_space(
+    [
+        ParameterText("rank", "discrete", list=("2", "8", "32", "128")),
+        ParameterText("alpha_ratio", "discrete", list=("0.5", "1", "2", "8")),
+        ParameterText("dropout", "double", "0", "0.3"),
+        ParameterText("lr", "double", "1e-6", "1e-1", distribution="logUniform"),
+        ParameterText("optimizer", "categorical", list=("adam", "sgd", "lion")),
+    ]
+)
+
+
+@untimed
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=40))
+def test_normal_scores_keep_the_order(scores: list[float]) -> None:
+    values = np.array(scores)
+    read = NormalScores(values)(values)
+    assert np.isfinite(read).all()
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(read[order]) >= 0).all()
+    for i in range(len(values)):
+        assert (read[values == values[i]] == read[i]).all()
+
+
+def test_normal_scores_end_where_the_reference_ends() -> None:
+    scale = NormalScores(np.arange(100.0))
+    assert scale(np.array([-5.0, 1e9])).tolist() == scale(np.array([0.0, 99.0])).tolist()
+    # The mean of 100 normal quantiles is 0 by symmetry; their deviation is a little below 1.
+    read = scale(np.arange(100.0))
+    assert abs(read.mean()) < 1e-9
+    assert 0.95 < read.std() < 1.0
+
+
+@untimed
+@given(spaces(), st.integers(0, 10))
+def test_knowledge_and_features_of_any_space_are_finite(space: SearchSpace, seed: int) -> None:
+    reference, others = space.candidates(16, seed), space.candidates(5, seed + 1)
+    features = Features(reference, Knowledge([Rules(LITERATURE)], reference))
+    rows = features(others)
+    assert rows.shape == (len(others), features.numbers(others).shape[1] + features.sources)
+    assert np.isfinite(rows).all()
+
+
+def test_a_source_that_says_nothing_here_drops_out() -> None:
+    space = parse_space([ParameterText("x", "double", "0", "1")])
+    points = space.candidates(10, 0)
+    assert len(Knowledge([Rules(LITERATURE)], points)) == 0
+    assert Features(points, Knowledge([], points))(points).shape == (10, 1)
+
+
+def test_features_add_the_step_size_and_read_listed_numbers() -> None:
+    space = paper_space()  # its learning rates are categories
+    points = space.candidates(200, 0)
+    features = Features(points, Knowledge([], points))
+    u = features.numbers(points)
+    assert u.shape == (200, 6)  # rank, ratio, batch, dropout, rate, step size
+    step = np.log2(quantities(points)["step_size"])
+    np.testing.assert_allclose(u[:, 5], (step - step.min()) / np.ptp(step))
+    rate = np.log2(quantities(points)["learning_rate"])
+    # 1e-6 and 5e-3 are the ends of the list, whichever of them are among these points.
+    np.testing.assert_allclose(u[:, 4], (rate - np.log2(1e-6)) / np.log2(5e3), atol=1e-12)
+
+
+# -------------------------------------------------------------------------------------------------------- belief
+
+
+def test_a_belief_replaces_what_the_literature_says() -> None:
+    belief = read_belief('{"lr": [1e-3, 4e-3], "dropout": 0.1}', SPACE, "belief")
+    assert [(rule.quantity, rule.log) for rule in belief] == [("learning_rate", True), ("dropout", True)]
+    assert belief[0].centre == pytest.approx(2e-3)
+    assert belief[0].spread == pytest.approx(1.0)  # the range is two octaves: one deviation to each side
+    (source,) = rules_of("literature", belief)
+    assert isinstance(source, Rules)
+    assert [rule.quantity for rule in source.rules].count("learning_rate") == 1
+    assert "step_size" not in {rule.quantity for rule in source.rules}
+    assert rules_of("none", ()) == []
+    assert rules_of("none", belief) == [Rules(belief)]
+
+
+def test_a_belief_that_may_be_zero_is_linear() -> None:
+    (rule,) = read_belief('{"dropout": 0}', SPACE, "belief")
+    assert not rule.log
+    assert rule.spread == pytest.approx(0.03)
+
+
+def test_every_mistake_of_a_belief_is_named() -> None:
+    text = json.dumps({"lr": "high", "optimizer": 3, "x": 1, "rank": [64, 2], "alpha_ratio": True})
+    with pytest.raises(InvalidInput) as caught:
+        read_belief(text, SPACE, "settings.belief")
+    assert [problem.path for problem in caught.value.problems] == [
+        f"settings.belief.{name}" for name in ("lr", "optimizer", "x", "rank", "alpha_ratio")
+    ]
+    for broken in ("{", "[]", "3e-4", "nan"):
+        with pytest.raises(InvalidInput):
+            read_belief(broken, SPACE, "belief")
+
+
+@untimed
+@given(st.text(max_size=40))
+def test_any_text_is_a_belief_or_a_mistake(text: str) -> None:
+    try:
+        rules = read_belief(text, SPACE, "belief")
+    except InvalidInput:
+        return
+    assert all(np.isfinite(rule.log_density(np.array([1.0, 2.0]))).all() for rule in rules)
+
+
+# -------------------------------------------------------------------------------------------------------- design
+
+
+def test_the_design_begins_with_the_most_plausible_configuration() -> None:
+    sources = rules_of("literature", ())
+    points = paper_space().candidates(4096, 7)
+    scores = sources[0].scores(points)
+    assert scores is not None
+    first = PlausibleSequence(paper_space(), 7, sources).first(40)
+    (best,) = sources[0].scores(points.space.at(points.space.encode([first[0][1]])))  # type: ignore[misc]
+    assert best == scores.max()
+    later = sources[0].scores(points.space.at(points.space.encode([point for _, point in first])))
+    assert later is not None
+    # Drawn in proportion to exp(2 z): a mean of z = 1 and more is to be expected, 0 would be uniform draws.
+    assert np.mean(NormalScores(scores)(later)) > 0.8
+
+
+@untimed
+@given(spaces(), st.integers(0, 5))
+def test_a_longer_design_begins_alike_and_has_no_point_twice(space: SearchSpace, seed: int) -> None:
+    def first(n: int) -> list[object]:
+        return [key for key, _ in PlausibleSequence(space, seed, rules_of("literature", ())).first(n)]
+
+    long = first(12)
+    assert len(set(long)) == len(long)
+    assert long[:5] == first(5)
+    assert len(long) == (12 if space.size is None else min(12, space.size))
