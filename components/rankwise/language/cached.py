@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from rankwise.deadline import Deadline
 from rankwise.errors import SurroundingsError
 from rankwise.language.cache import VectorCache
+from rankwise.language.learnable_token import MAX_STATE_BYTES, TokenEncoder, TokenStates, refusal
 from rankwise.language.prompt import Prompt, PromptForm, describe_all
-from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder
+from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder, embedding_order
 from rankwise.space import Candidates
 
 logger = logging.getLogger(__name__)
 
-STORED_AT_ONCE = 512
+STORED_AT_ONCE = 1024
 """Texts that are embedded before their vectors are stored: what a killed process loses at most, some seconds' work."""
 WRITE_AGAIN_AFTER = 60.0
 """Seconds until a cache that could not be written is tried again. A full disk may be emptied; but to find that another
@@ -92,8 +93,8 @@ class CachedEncoder:
         unique = list(dict.fromkeys(texts))
         vectors, found = self._cache.get(unique)  # (u, d), (u,)
         self._recall(unique, vectors, found)
-        # Texts of like length go together, so that an encoder's batches are filled well.
-        missing = sorted(np.flatnonzero(~found).tolist(), key=lambda i: len(unique[i]))
+        order = embedding_order(self.form)
+        missing = sorted(np.flatnonzero(~found).tolist(), key=lambda i: order(unique[i]))
         with self._counting:
             self.hits += len(unique) - len(missing)
         for start in range(0, len(missing), STORED_AT_ONCE):
@@ -108,6 +109,31 @@ class CachedEncoder:
             self._computed(batch, vectors[part])
         place = {text: i for i, text in enumerate(unique)}
         return vectors[[place[text] for text in texts]]  # (n, d)
+
+    # -- the learnable token: its vectors change with every fit and are not stored -----------------------------------
+
+    def initial_token(self) -> NDArray[np.float32]:
+        """See :meth:`TokenEncoder.initial_token`."""
+        return self._for_tokens().initial_token()
+
+    def token_states(
+        self, texts: Sequence[str], deadline: Deadline | None = None, most_bytes: int = MAX_STATE_BYTES
+    ) -> TokenStates:
+        """See :meth:`TokenEncoder.token_states`."""
+        return self._for_tokens().token_states(texts, deadline, most_bytes)
+
+    def encode_with_token(
+        self, texts: Sequence[str], psi: NDArray[np.floating], deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """See :meth:`TokenEncoder.encode_with_token`."""
+        return self._for_tokens().encode_with_token(texts, psi, deadline)
+
+    def _for_tokens(self) -> TokenEncoder:
+        if not isinstance(self._encoder, TokenEncoder):
+            raise refusal(self.identity, "an encoder that can put a token behind a text")
+        return self._encoder
+
+    # -- vectors that cannot be stored -------------------------------------------------------------------------------
 
     def _computed(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
         if not texts:
@@ -186,8 +212,7 @@ def embed_space(
     began = time.monotonic()
     hits, misses, unsaved = encoder.hits, encoder.misses, encoder.unsaved
     texts = list(dict.fromkeys(describe_all(prompt, candidates.space, candidates)))
-    # Texts of like length go together, as in the encoder.
-    texts.sort(key=len)
+    texts.sort(key=embedding_order(encoder.form))
     for start in range(0, len(texts), STORED_AT_ONCE):
         part = texts[start : start + STORED_AT_ONCE]
         try:

@@ -3,7 +3,8 @@
 A vector is a function of its text alone, bit for bit: not of the other texts of the call, their order, the batch or
 the state of a cache. Floating-point sums depend on how a matrix product is cut into blocks, and that depends on the
 shapes; so the shapes never vary with the company. Every text belongs to a bucket of token lengths, every batch of a
-bucket has the same number of rows, and missing rows are filled up.
+bucket has the same number of rows, and missing rows are filled up. Decoders compute what texts have in common once,
+as a trie in chunks of one shape; :mod:`rankwise.language.trie` says what that costs and why it keeps the promise.
 
 What was found on CPUs (torch 2.13, AVX-512, float32): with fixed shapes, a row's bits depend neither on the other
 rows nor on its place, and the shapes used here gave the same bits with one and with two threads. Other shapes did not
@@ -29,9 +30,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, Problem
+from rankwise.language.learnable_token import MAX_STATE_BYTES, Branch, TokenStates, held, refusal
 from rankwise.language.model import FrozenModel, Precision, load_model, load_tokenizer
 from rankwise.language.prompt import PREFIX_END, PromptForm
 from rankwise.language.text_encoder import EmbeddingIncomplete
+from rankwise.language.trie import MAX_WIDTH, Chunk, Trie, rows_for, width_for
 from rankwise.pretrained import ResolvedModel, resolve
 
 logger = logging.getLogger(__name__)
@@ -42,9 +45,10 @@ BUCKET = 8
 """Token lengths are rounded up to a multiple of this."""
 _MAX_TOKENS = 4096
 """Longest text where neither the model nor its tokenizer says one."""
-_SCHEME = 1
+_SCHEME = {"causal": 2, "other": 1}
 """Grows when the same text gets another vector through a change of ours, so that old caches are not used."""
 _TOKENIZED_AT_ONCE = 1024
+_DECODER = "a decoder with causal attention to all earlier tokens"
 _SHORTEST_PREFIX = 8
 """Shorter prefixes, in tokens, are not worth their states."""
 
@@ -94,11 +98,15 @@ def load_encoder(
 class TransformersEncoder:
     """A frozen encoder, decoder, or encoder half of a sequence-to-sequence model. Made by :func:`load_encoder`.
 
-    Causal decoders compute the states of a prompt's prefix (everything up to the last blank line) once and run only
-    the rest of each text against them: attention looks back only, so that the prefix's keys and values are the same
-    in all texts. The prefix is read off each text by itself and not off the texts of a call, as the longest common
-    one would make bits depend on the company. In a bidirectional encoder every state depends on the whole text:
-    nothing can be reused there, and short prompts are the only saving.
+    Causal decoders compute the states of a prompt's prefix (everything up to the last blank line) once, and what
+    follows as a trie: attention looks back only, so that keys and values of common beginnings are the same in all
+    texts. The prefix is read off each text by itself and not off the texts of a call, as the longest common one would
+    make bits depend on the company. Decoders with windows or other specialities run the whole rest of each text
+    against the prefix. In a bidirectional encoder every state depends on the whole text: nothing can be reused there,
+    and short prompts are the only saving.
+
+    Causal decoders can put a learnable token behind a text, too: they are a
+    :class:`~rankwise.language.learnable_token.TokenEncoder`.
     """
 
     def __init__(
@@ -117,51 +125,170 @@ class TransformersEncoder:
         versions = f"torch {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}"
         self.identity = (
             f"{name}@{source.revision}|pooling={self.pooling}|max_tokens={self.max_tokens}|precision={precision}"
-            f"|{versions}|scheme={_SCHEME}"
+            f"|{versions}|scheme={_SCHEME['causal' if causal else 'other']}"
         )
         # 512 tokens keep a CPU's matrix units as busy as more do, and a short call short.
         self._batch_tokens = 512 if device == "cpu" else 16384
+        # Of a trie's chunk. On a CPU 512 tokens are some 5% quicker when the chunks are full, and twice as many when
+        # there is one text to embed.
+        self._chunk_tokens = 256 if device == "cpu" else 4096
         self._model: FrozenModel | None = None
         self._lock = threading.Lock()
         self._truncation_told = False
 
     def encode(self, texts: Sequence[str], deadline: Deadline | None = None) -> NDArray[np.float32]:
         """See :meth:`TextEncoder.encode`."""
-        unique = list(dict.fromkeys(texts))
-        vectors = np.zeros((len(unique), self.dimension), dtype=np.float32)  # (u, d)
-        if unique:
-            deadline = deadline or Deadline.never()
-            # One call computes at a time: two would only share the processor. Waiting counts against the deadline.
-            if not self._lock.acquire(timeout=min(deadline.remaining(), threading.TIMEOUT_MAX)):
-                raise EmbeddingIncomplete(0, len(unique))
-            try:
-                self._encode_unique(unique, vectors, deadline)
-            finally:
-                self._lock.release()
-        place = {text: i for i, text in enumerate(unique)}
-        return vectors[[place[text] for text in texts]]  # (n, d)
+        work = _Work(texts, self.dimension, deadline)
+        if work.texts:
+            # One call computes at a time: two would only share the processor.
+            with held(self._lock, work.deadline, len(work.texts)):
+                self._encode(work)
+        return work.result(texts)
 
-    def _encode_unique(self, texts: list[str], vectors: NDArray[np.float32], deadline: Deadline) -> None:
-        done: list[int] = []
-        # Texts of like length together, so that few batches have to be filled up.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), _TOKENIZED_AT_ONCE):
-            part = order[start : start + _TOKENIZED_AT_ONCE]
-            tokens = self._tokenize([texts[i] for i in part])
-            for batch in self._batches(tokens):
-                if deadline.expired:
-                    finished = [texts[i] for i in done]
-                    raise EmbeddingIncomplete(len(done), len(texts), finished, vectors[done])
-                if self._model is None:
-                    self._model = load_model(self._source.path_or_id, self._precision, self._device)
-                states = self._model.pooled(batch.prefix, batch.tails, batch.rows, batch.length, self.pooling)
-                places = [part[i] for i in batch.places]
-                vectors[places] = states
-                done.extend(places)
+    def _encode(self, work: _Work) -> None:
+        tokens = self._tokenize(work)
+        tries, whole = self._sorted_out(tokens, work)
+        for batch in self._batches(tokens, whole):
+            work.check()
+            states = self._loaded().pooled(batch.prefix, batch.tails, batch.rows, batch.length, self.pooling)
+            work.put(batch.places, states)
+        for (prefix, width), places in tries.items():
+            trie = Trie([tokens[i].tail for i in places])
+            for chunk, states in self._grow(prefix, width, trie, work):
+                rows = [(row, places[i]) for row, ends in chunk.ends.items() for i in ends]
+                work.put([place for _, place in rows], states[[row for row, _ in rows]])
+
+    def _loaded(self) -> FrozenModel:
+        if self._model is None:
+            self._model = load_model(self._source.path_or_id, self._precision, self._device)
+        return self._model
+
+    def _sorted_out(self, tokens: list[_Tokens], work: _Work) -> tuple[_Groups, list[int]]:
+        """Which texts form a trie, by prefix and width, and which are computed each by itself."""
+        tries: _Groups = {}
+        whole = []
+        for i, item in enumerate(tokens):
+            width = width_for(len(item.tail))
+            if item.prefix and width <= MAX_WIDTH:
+                tries.setdefault((item.prefix, width), []).append(i)
+            else:
+                whole.append(i)
+        if tries:
+            work.check()
+            if not self._loaded().grows_trees(next(iter(tries))[0]):
+                return {}, list(range(len(tokens)))
+        return tries, whole
+
+    def _grow(
+        self, prefix: tuple[int, ...], width: int, trie: Trie, work: _Work
+    ) -> Iterator[tuple[Chunk, NDArray[np.float32]]]:
+        """Compute a trie: its chunks with the vector that a text has when it ends with a row's token, (t, d)."""
+        model = self._loaded()
+        run = model.tree(prefix, width)
+        mean = self.pooling == "mean"
+        sums = np.zeros((width + 1, self.dimension), dtype=np.float32)  # of the open path's states, by depth
+        if mean:
+            sums[0] = model.prefix_total(prefix).cpu().numpy()
+        for chunk in trie.chunks(rows_for(width, self._chunk_tokens), width):
+            work.check()
+            states = run.compute(chunk).cpu().numpy()  # (t, d)
+            # One after the other along the path, so that a mean's bits depend on its text alone, too.
+            for row, depth in enumerate(chunk.depths[: chunk.count].tolist() if mean else ()):
+                sums[depth + 1] = sums[depth] + states[row]
+                states[row] = sums[depth + 1] / (len(prefix) + depth + 1)
+            yield chunk, states
+
+    # -- the learnable token ---------------------------------------------------------------------------------------
+
+    def initial_token(self) -> NDArray[np.float32]:
+        """See :meth:`TokenEncoder.initial_token`."""
+        with self._lock:
+            return self._initial_token()
+
+    def _initial_token(self) -> NDArray[np.float32]:
+        with torch.no_grad():
+            start: NDArray[np.float32] = self._loaded().embed(torch.tensor([self._filler]))[0].float().cpu().numpy()
+            return start
+
+    def token_states(
+        self, texts: Sequence[str], deadline: Deadline | None = None, most_bytes: int = MAX_STATE_BYTES
+    ) -> TokenStates:
+        """See :meth:`TokenEncoder.token_states`."""
+        work = _Work(texts, self.dimension, deadline, hand_over=False)
+        with held(self._lock, work.deadline, len(work.texts)):
+            branches = self._branches(work)
+            places = [work.place[text] for text in texts]
+            return TokenStates(
+                self._loaded(),
+                self._lock,
+                branches,
+                places,
+                self._initial_token(),
+                self.dimension,
+                most_bytes,
+                self._chunk_tokens,
+                work.check,
+            )
+
+    def encode_with_token(
+        self, texts: Sequence[str], psi: NDArray[np.floating], deadline: Deadline | None = None
+    ) -> NDArray[np.float32]:
+        """See :meth:`TokenEncoder.encode_with_token`."""
+        work = _Work(texts, self.dimension, deadline, hand_over=False)
+        soft = torch.tensor(np.asarray(psi, dtype=np.float32))  # (e,)
+        with held(self._lock, work.deadline, len(work.texts)):
+            for branch in self._branches(work):
+                run = self._loaded().tree(branch.prefix, branch.width)
+                for chunk in branch.nodes.chunks(rows_for(branch.width, self._chunk_tokens), branch.width, soft=True):
+                    work.check()
+                    states = run.compute(chunk, soft).cpu().numpy()  # (t, d)
+                    for row, ends in chunk.ends.items():
+                        work.put([branch.places[i] for i in ends], states[row])
+        return work.result(texts)
+
+    def _branches(self, work: _Work) -> list[Branch]:
+        """The texts as tries that can have a soft token behind each text.
+
+        Raises:
+            InvalidInput: a text is too long, or the model is not of the kind.
+        """
+        if work.texts and self.form is not PromptForm.FULL:
+            raise refusal(self._source.reference, _DECODER)
+        groups: _Groups = {}
+        tokens = self._tokenize(work)
+        for i, item in enumerate(tokens):
+            if not item.prefix and len(item.tail) > 1:
+                # Any tokens can stand for the prefix; without a blank line it is the first one.
+                item = tokens[i] = _Tokens(item.tail[:1], item.tail[1:])
+            width = width_for(len(item.tail) + 1)
+            length = len(item.prefix) + len(item.tail)
+            if not item.prefix or width > MAX_WIDTH or length >= self.max_tokens:
+                raise refusal(
+                    f"a text of {length} tokens",
+                    f"2 to {self.max_tokens - 1} tokens, and less than {MAX_WIDTH} after its last blank line",
+                )
+            groups.setdefault((item.prefix, width), []).append(i)
+        if groups:
+            work.check()
+            if not self._loaded().grows_trees(next(iter(groups))[0]):
+                raise refusal(self._source.reference, _DECODER)
+        return [
+            Branch(prefix, width, Trie([tokens[i].tail for i in places]), places)
+            for (prefix, width), places in groups.items()
+        ]
 
     # -- texts to tokens -------------------------------------------------------------------------------------------
 
-    def _tokenize(self, texts: list[str]) -> list[_Tokens]:
+    def _tokenize(self, work: _Work) -> list[_Tokens]:
+        """Tokens of all texts, in parts: the whole texts of a large space are longer than their tries by far."""
+        result: list[_Tokens] = []
+        for start in range(0, len(work.texts), _TOKENIZED_AT_ONCE):
+            if start:
+                work.check()
+            result += self._tokenize_some(work.texts[start : start + _TOKENIZED_AT_ONCE], work.prefixes)
+        return result
+
+    def _tokenize_some(self, texts: list[str], prefixes: dict[tuple[int, ...], tuple[int, ...]]) -> list[_Tokens]:
         encoded = self._tokenizer(texts, return_offsets_mapping=self._tokenizer.is_fast, verbose=False)
         offsets = encoded.get("offset_mapping") if self.form is PromptForm.FULL else None
         result = []
@@ -176,7 +303,8 @@ class TransformersEncoder:
                 limit = end + len(PREFIX_END)
                 cut = next((k for k, (_, stop) in enumerate(offsets[i]) if stop > limit), 0)
                 cut = cut if cut >= _SHORTEST_PREFIX else 0
-            result.append(_Tokens(tuple(ids[:cut]), tuple(ids[cut:]) or (self._filler,)))
+            prefix = tuple(ids[:cut])
+            result.append(_Tokens(prefixes.setdefault(prefix, prefix), tuple(ids[cut:]) or (self._filler,)))
         return result
 
     def _truncated(self, text: str, length: int) -> list[int]:
@@ -203,9 +331,11 @@ class TransformersEncoder:
 
     # -- tokens to batches -----------------------------------------------------------------------------------------
 
-    def _batches(self, tokens: list[_Tokens]) -> Iterator[_Batch]:
-        groups: dict[tuple[tuple[int, ...], int], list[int]] = {}
-        for i, item in enumerate(tokens):
+    def _batches(self, tokens: list[_Tokens], chosen: list[int]) -> Iterator[_Batch]:
+        groups: _Groups = {}
+        # Texts of like length together, so that few batches have to be filled up.
+        for i in sorted(chosen, key=lambda i: len(tokens[i].prefix) + len(tokens[i].tail)):
+            item = tokens[i]
             length = min(-(-len(item.tail) // BUCKET) * BUCKET, max(self.max_tokens - len(item.prefix), 1))
             groups.setdefault((item.prefix, max(length, len(item.tail))), []).append(i)
         for (prefix, length), members in groups.items():
@@ -219,6 +349,56 @@ class TransformersEncoder:
         # A prefix's states are copied for each row: its memory is bounded, too.
         most = min(self._batch_tokens // length, 16 * self._batch_tokens // (prefix + length))
         return 1 << (max(most, 1).bit_length() - 1)
+
+
+_Groups = dict[tuple[tuple[int, ...], int], list[int]]
+"""Texts by prefix and by a rounded length of the rest."""
+
+
+class _Work:
+    """One call: its different texts, their vectors, and its time.
+
+    Args:
+        texts: of the call.
+        dimension: d.
+        deadline: None for no limit.
+        hand_over: whether what is done goes to the caller when the time is over.
+
+    Attributes:
+        texts: different ones.  # u
+        vectors: (u, d).
+        place: text -> its number.
+        prefixes: every prefix that was met, once.
+    """
+
+    def __init__(self, texts: Sequence[str], dimension: int, deadline: Deadline | None, hand_over: bool = True) -> None:
+        self.texts = list(dict.fromkeys(texts))
+        self.place = {text: i for i, text in enumerate(self.texts)}
+        self.vectors = np.zeros((len(self.texts), dimension), dtype=np.float32)
+        self.deadline = deadline or Deadline.never()
+        self.prefixes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._hand_over = hand_over
+        self._done: list[int] = []
+
+    def put(self, places: list[int], vectors: NDArray[np.float32]) -> None:
+        """Vectors (k, d), or one (d,), of the texts with these numbers."""
+        self.vectors[places] = vectors
+        self._done.extend(places)
+
+    def check(self) -> None:
+        """Go on only while there is time.
+
+        Raises:
+            EmbeddingIncomplete: there is none.
+        """
+        if self.deadline.expired:
+            done = self._done if self._hand_over else []
+            finished = [self.texts[i] for i in done]
+            raise EmbeddingIncomplete(len(self._done), len(self.texts), finished, self.vectors[done])
+
+    def result(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors (n, d) in the order of the call."""
+        return self.vectors[[self.place[text] for text in texts]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,7 +212,7 @@ def test_fake_encoder_embeds_a_space_that_a_search_then_finds(tmp_path: Path) ->
     summary = embed_space(CachedEncoder(fake, tmp_path), PROMPT, CANDIDATES, progress=lambda *at: seen.append(at))
     assert (summary.total, summary.found, summary.computed) == (COUNT, 0, COUNT)
     assert summary.seconds > 0
-    assert seen == [(512, COUNT), (1024, COUNT), (COUNT, COUNT)]
+    assert seen == [(STORED_AT_ONCE, COUNT), (COUNT, COUNT)]
     texts = describe_all(PROMPT, SPACE, CANDIDATES)
     assert sorted(fake.asked) == sorted(texts)
     search = CachedEncoder(FakeEncoder(capacity=0), tmp_path)
