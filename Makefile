@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -52,6 +52,12 @@ cluster-shell: install ## a shell with kubectl, helm and KUBECONFIG of the clust
 
 cluster-down: install ## stop the cluster of cluster-up and remove its state
 	@if [ -n "$$KUBECONFIG" ]; then echo "the cluster of KUBECONFIG is left as it is"; else $(HARNESS) down; fi
+
+# What is in runs/bench-search already is not run again; BENCH="--jobs 2 --optimizers random sobol" chooses.
+bench-search: install ## compare the search with its peers on tables of real LoRA runs (hours; goes on where it stopped)
+	cd tests && $(abspath $(BIN))/python -m benchmarks.search.install
+	cd tests && { $(abspath $(BIN))/python -m benchmarks.search.run $(BENCH); code=$$?; \
+		$(abspath $(BIN))/python -m benchmarks.search.summary && exit $$code; }
 
 lint: install ## ruff, mypy strict, floors, Dockerfiles, shell
 	$(BIN)/ruff check .

@@ -132,7 +132,11 @@ class OptunaAuto:
         import optunahub
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._sampler = optunahub.load_module("samplers/auto_sampler").AutoSampler(seed=seed)
+        try:
+            module = optunahub.load_module("samplers/auto_sampler")
+        except Exception as error:
+            raise RuntimeError(f"OptunaHub's registry cannot be reached ({type(error).__name__})") from None
+        self._sampler = module.AutoSampler(seed=seed)
         self._distributions = {
             d["name"]: optuna.distributions.FloatDistribution(d["low"], d["high"], log=d["log"]) for d in dimensions
         }
@@ -189,7 +193,7 @@ def main():
                 said = answer(peers, json.loads(line))
         except BaseException as error:
             first = next(iter(str(error).strip().splitlines()), "")
-            said = {"error": f"{type(error).__name__}: {first}"}
+            said = {"error": first if type(error) is RuntimeError else f"{type(error).__name__}: {first}"}
         out.write(json.dumps(said) + "\n")
         out.flush()
 

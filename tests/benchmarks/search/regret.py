@@ -68,7 +68,7 @@ class Estimate:
 def interval(value: float, draws: Array) -> Estimate:
     """The value with percentiles of its bootstrap draws (R,)."""
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail], method="nearest")  # draws may be infinite: no mean of two
     return Estimate(float(value), float(low), float(high))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,6 +85,18 @@ class Results:
             elif line["kind"] == "search":
                 found.pop(line["optimizer"], None)
         return found
+
+    def broken(self) -> dict[str, int]:
+        """Optimizers that broke off a search which was not made since, with how many."""
+        open_ones: dict[tuple[str, str, int], None] = {}
+        for line in self.lines():
+            if line["kind"] in ("failed", "search"):
+                place = (line["optimizer"], line["task"], line["seed"])
+                if line["kind"] == "failed":
+                    open_ones[place] = None
+                else:
+                    open_ones.pop(place, None)
+        return dict(Counter(optimizer for optimizer, _, _ in open_ones))
 
     def append(self, kind: str, facts: Mapping[str, Any] | Search) -> None:
         """Add a line; it is on the disk when this returns."""

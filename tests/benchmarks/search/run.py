@@ -3,7 +3,7 @@
     python -m benchmarks.search.run --jobs 2            (from tests/; hours)
     python -m benchmarks.search.run --optimizers random sobol --tasks NAME --seeds 20 --out FOLDER
 
-Writes FOLDER/searches.jsonl (see :mod:`benchmarks.search.results`); ``python -m benchmarks.search.summary`` reads it. What
+Writes FOLDER/searches.jsonl (:mod:`benchmarks.search.results`); ``python -m benchmarks.search.summary`` reads it. What
 is in it already, with the same table, is not run again. Each search runs in one process with one thread.
 """
 
