@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, Problem, RankwiseError
-from rankwise.space.search_space import SearchSpace
+from rankwise.space.search_space import Candidates, SearchSpace
 from rankwise.space.trial import Objective, Trial
 from rankwise.strategies.earlier import EarlierTrials
 from rankwise.strategies.options import Option, OptionTable, ParsedOptions
@@ -62,6 +62,8 @@ class SuggestRequest:
             vectors are ready) decides only when there is an answer, and not which.
         earlier: what the searches found that the settings name; the same in every request of a search. Who makes the
             request looks them up.
+        pool: the only configurations that may be suggested, different ones, for a search over what was measured
+            already; None for the whole space. Strategies that learn nothing from results ignore it.
 
     Raises:
         ValueError: ``count`` or ``issued`` is negative.
@@ -78,6 +80,7 @@ class SuggestRequest:
     deadline: Deadline = field(default_factory=Deadline.never)
     postpone: bool = False
     earlier: tuple[EarlierTrials, ...] = ()
+    pool: Candidates | None = None
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.issued < 0:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rankwise.space import Candidates, SearchSpace
 from rankwise.strategies.knowledge import Knowledge, Source
-from rankwise.strategies.sequence import PointSequence
+from rankwise.strategies.sequence import Key, PointSequence
 
 DESIGN_POINTS = 4096
 """Points of the space among which the design is drawn; all of a smaller space."""
@@ -20,7 +21,7 @@ class PlausibleSequence(PointSequence):
     """The most plausible configuration, then others drawn with probability in proportion to their plausibility.
 
     Draws without replacement by the Gumbel trick: the order of log density plus independent Gumbel noise. The
-    plausibility is exp of the sum of the sources' normal scores, so that a source that gives only an order has a scale.
+    plausibility is exp of the sources' normal scores, so that a source that gives only an order has a scale.
     Afterwards, or where no source knows anything, a Sobol sequence.
 
     Args:
@@ -32,16 +33,9 @@ class PlausibleSequence(PointSequence):
     def __init__(self, space: SearchSpace, seed: int, sources: Sequence[Source]) -> None:
         super().__init__(space, seed)
         points = space.candidates(DESIGN_POINTS, seed)
-        scores = Knowledge(sources, points).columns(points)  # (m, k)
-        if scores.shape[1] == 0:
-            self._ordered = points.take(np.zeros(0, dtype=np.int64))
-            return
-        log_density = SHARPNESS * scores.mean(axis=1)
-        noise = np.random.default_rng(seed).gumbel(size=len(points))
-        # The first one is the most plausible of all; among equals the noise decides.
-        first = int(np.lexsort((-noise, -log_density))[0])
-        order = np.argsort(-(log_density + noise), kind="stable")
-        self._ordered = points.take(np.concatenate([[first], order[order != first]]))
+        knowledge = Knowledge(sources, points)
+        order = _plausible_order(knowledge, points, seed) if len(knowledge) else np.zeros(0, dtype=np.int64)
+        self._ordered = points.take(order)
 
     def stream(self, n: int) -> Candidates:
         head = self._ordered.take(np.arange(min(n, len(self._ordered))))
@@ -49,3 +43,36 @@ class PlausibleSequence(PointSequence):
         if rest == 0:
             return head
         return self.space.at(np.concatenate([head.units, self.space.sobol(rest, self.seed).units]))
+
+
+class PoolSequence(PointSequence):
+    """All configurations of a pool, the plausible ones first, in a random order where nothing is known.
+
+    Args:
+        pool: different configurations.
+        seed: fixes the draws.
+        sources: what is known.
+    """
+
+    def __init__(self, pool: Candidates, seed: int, sources: Sequence[Source]) -> None:
+        super().__init__(pool.space, seed)
+        self._ordered = pool.take(_plausible_order(Knowledge(sources, pool), pool, seed))
+
+    def stream(self, n: int) -> Candidates:
+        return self._ordered.take(np.arange(min(n, len(self._ordered))))
+
+    def first(self, n: int) -> list[tuple[Key, dict[str, str]]]:
+        points = self.stream(n)
+        return list(zip(points.keys, points, strict=True))
+
+
+def _plausible_order(knowledge: Knowledge, points: Candidates, seed: int) -> NDArray[np.int64]:
+    """Numbers of all points (m,) in the order of the design."""
+    noise = np.random.default_rng(seed).gumbel(size=len(points))
+    if not len(knowledge) or not len(points):
+        return np.argsort(-noise, kind="stable")
+    log_density = SHARPNESS * knowledge.columns(points).mean(axis=1)  # (m,)
+    # The first one is the most plausible of all; among equals the noise decides.
+    first = int(np.lexsort((-noise, -log_density))[0])
+    order = np.argsort(-(log_density + noise), kind="stable")
+    return np.concatenate([[first], order[order != first]])

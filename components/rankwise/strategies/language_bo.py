@@ -42,10 +42,10 @@ from rankwise.strategies.base import (
     mistakes,
     seed_of,
 )
-from rankwise.strategies.candidates import Key, candidate_set
-from rankwise.strategies.design import PlausibleSequence
+from rankwise.strategies.candidates import CandidateSet, Key, candidate_set
+from rankwise.strategies.design import PlausibleSequence, PoolSequence
 from rankwise.strategies.features import Features
-from rankwise.strategies.knowledge import Knowledge, Source, read_belief, rules_of
+from rankwise.strategies.knowledge import EarlierSearch, Knowledge, Source, read_belief, rules_of
 from rankwise.strategies.models import ModelSettings, check_prompt, fit_models
 from rankwise.strategies.options import Option, OptionTable, ParsedOptions
 from rankwise.strategies.sequence import (
@@ -196,13 +196,7 @@ def embedding_plan(request: SuggestRequest) -> EmbeddingPlan:
         InvalidInput: the settings are wrong.
     """
     options = OPTIONS.parse(request.settings)
-    candidates = candidate_set(
-        request.space,
-        options.integer("candidates"),
-        options.integer("samples"),
-        np.empty((0, request.space.dimension)),
-        seed_of(request, options, "candidates"),
-    )
+    candidates = _candidates(request, options, np.empty((0, request.space.dimension)))
     return EmbeddingPlan(options.text("embedder"), options.text("pooling"), options.text("prompt"), candidates.points)
 
 
@@ -303,13 +297,7 @@ class LanguageBO:
         space = request.space
         y = outcomes(observations.values)  # (n,)
         measured = space.encode(observations.measured)  # (n, D)
-        candidates = candidate_set(
-            space,
-            options.integer("candidates"),
-            options.integer("samples"),
-            _best_positions(measured, observations.values),
-            seed_of(request, options, "candidates"),
-        )
+        candidates = _candidates(request, options, _best_positions(measured, observations.values))
         untried = candidates.untried(tried.keys())
         details["candidates"] = float(len(untried))
         settings = ModelSettings(
@@ -359,14 +347,29 @@ class LanguageBO:
         return _Picks([*fresh, *again], repeats, fallback, reason)
 
 
+def _candidates(request: SuggestRequest, options: ParsedOptions, centres: NDArray[np.float64]) -> CandidateSet:
+    """What is scored; ``centres`` (c, D) are the best positions so far."""
+    if request.pool is not None:
+        return CandidateSet(request.pool, len(request.pool))
+    return candidate_set(
+        request.space,
+        options.integer("candidates"),
+        options.integer("samples"),
+        centres,
+        seed_of(request, options, "candidates"),
+    )
+
+
 def _sources(request: SuggestRequest, options: ParsedOptions) -> list[Source]:
     belief = read_belief(options.text("belief"), request.space, f"{SETTINGS_PATH}.belief")
-    return rules_of(options.text("prior"), belief)
+    return [*rules_of(options.text("prior"), belief), *(EarlierSearch(found) for found in request.earlier)]
 
 
 def _initial_design(request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source]) -> PointSequence:
     seed = seed_of(request, options, "initial design")
     design = options.text("initial_design")
+    if request.pool is not None:
+        return PoolSequence(request.pool, seed, sources if design == "plausible" else ())
     if design == "random":
         return RandomSequence(request.space, seed)
     if design == "plausible" and sources:

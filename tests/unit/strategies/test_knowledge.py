@@ -13,7 +13,7 @@ from rankwise.errors import InvalidInput
 from rankwise.language.quantities import quantities
 from rankwise.language.rules import LITERATURE
 from rankwise.space import ParameterText, SearchSpace, parse_space
-from rankwise.strategies.design import PlausibleSequence
+from rankwise.strategies.design import PlausibleSequence, PoolSequence
 from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import Knowledge, NormalScores, Rules, read_belief, rules_of
 from support.paper_space import paper_space
@@ -152,3 +152,14 @@ def test_a_longer_design_begins_alike_and_has_no_point_twice(space: SearchSpace,
     assert len(set(long)) == len(long)
     assert long[:5] == first(5)
     assert len(long) == (12 if space.size is None else min(12, space.size))
+
+
+@pytest.mark.parametrize("prior", ["literature", "none"])
+def test_a_pool_is_ordered_by_what_is_known_and_ends(prior: str) -> None:
+    pool = paper_space().candidates(50, 3)
+    points = PoolSequence(pool, 7, rules_of(prior, ())).first(80)
+    assert sorted(map(repr, (key for key, _ in points))) == sorted(map(repr, pool.keys))
+    scores = rules_of("literature", ())[0].scores(pool)
+    assert scores is not None
+    best = pool.assignments(int(scores.argmax()))
+    assert (points[0][1] == best) == (prior == "literature")

@@ -282,3 +282,17 @@ def test_a_search_with_the_real_sentence_encoder(tmp_path: Path) -> None:
     check(space, answer, trials, 3)
     assert answer.fallback is None
     assert LanguageBO(factory).suggest(request).assignments == answer.assignments
+
+
+@pytest.mark.parametrize("surrogate", ["mixture", "numeric"])
+def test_a_search_over_a_pool_stays_in_it_and_exhausts_it(surrogate: str) -> None:
+    pool = MIXED.candidates(12, 5)
+    settings = {**QUICK, "surrogate": surrogate}
+    trials: list[Trial] = []
+    for i in range(12):
+        answer = ask(FakeEncoder(), trials, pool=pool, settings=settings, issued=i)
+        assert answer.repeated == 0
+        (point,) = answer.assignments
+        trials.append(Trial(f"t{i}", point, TrialState.SUCCEEDED, value_of(MIXED, point)))
+    assert {MIXED.key(trial.assignments) for trial in trials} == set(pool.keys)
+    assert ask(FakeEncoder(), trials, 2, pool=pool, settings=settings).repeated == 2
