@@ -24,11 +24,12 @@ from pathlib import Path
 from rankwise.artifacts.store import Store, open_store
 from rankwise.errors import SurroundingsError
 from rankwise.local.client import SuggestionClient
+from rankwise.local.earlier import earlier_searches, notes
 from rankwise.local.early_stopping import check_early_stopping
 from rankwise.local.experiment import Experiment, load_experiment
 from rankwise.local.finals import prepare_finals
 from rankwise.local.interruption import Interrupted, Interruption, listening
-from rankwise.local.journal import Journal
+from rankwise.local.journal import JOURNAL_FILE, Journal
 from rankwise.local.lock import locked
 from rankwise.local.progress import Output, SilentOutput
 from rankwise.local.records import Condition, Kind, TrialRecord
@@ -41,8 +42,8 @@ from rankwise.local.template_notes import machine_notes
 from rankwise.report.facts import SearchFacts
 from rankwise.retry import Backoff
 from rankwise.settings import Settings
+from rankwise.suggest.earlier import EarlierSearches
 
-JOURNAL_FILE = "journal.sqlite"
 DEFAULT_RUNS_FOLDER = "runs"
 
 
@@ -136,7 +137,10 @@ def run(
         for note in machine_notes(experiment.template):
             output.message(note)
         stack.enter_context(listening(interruption))
-        service = _Service(stack, experiment, endpoint, settings, interruption, options or EngineOptions(), output)
+        earlier = earlier_searches(experiment, (folder.parent, Path(DEFAULT_RUNS_FOLDER).absolute()))
+        service = _Service(
+            stack, experiment, earlier, endpoint, settings, interruption, options or EngineOptions(), output
+        )
         if not (folder / JOURNAL_FILE).exists():
             # Wrong settings are refused before anything is made.
             service.client()
@@ -154,6 +158,7 @@ class _Service:
         self,
         stack: ExitStack,
         experiment: Experiment,
+        earlier: EarlierSearches,
         endpoint: str | None,
         settings: Settings | None,
         interruption: Interruption,
@@ -162,6 +167,7 @@ class _Service:
     ) -> None:
         self._stack = stack
         self._experiment = experiment
+        self._earlier = earlier
         self._endpoint = endpoint
         self.settings = settings or Settings.from_environment()
         self._interruption = interruption
@@ -173,7 +179,7 @@ class _Service:
         if self._client is None:
             if self._endpoint is None:
                 self._output.message("starting the suggestion service")  # torch takes seconds to load
-            endpoint = self._endpoint or self._stack.enter_context(embedded_service(self.settings))
+            endpoint = self._endpoint or self._stack.enter_context(embedded_service(self.settings, self._earlier))
             client = SuggestionClient(
                 endpoint, self._experiment, self._interruption, self.options.backoff, self.options.deadline
             )
@@ -181,6 +187,10 @@ class _Service:
             client.validate()
             self._client = client
         return self._client
+
+    def earlier_notes(self) -> list[str]:
+        """What our own service will find of earlier searches; another one looks in places of its own."""
+        return notes(self._earlier, self._experiment) if self._endpoint is None else []
 
 
 class _Engine:
@@ -200,6 +210,7 @@ class _Engine:
         self._journal = journal
         self._output = output
         self._interruption = interruption
+        self._service = service
         options = service.options
         self._runner = Runner(experiment, folder, journal, service.settings, options.grace)
         self._search = Search(
@@ -223,6 +234,8 @@ class _Engine:
         name, folder = self._experiment.name, _shown(self._folder)
         if new:
             self._output.message(f"{name}: a new search in {folder}")
+            for note in self._service.earlier_notes():
+                self._output.message(note)
         else:
             self._output.message(f"{name}: goes on in {folder} with {finished} finished trials of {len(trials)}")
 

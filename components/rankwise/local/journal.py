@@ -31,6 +31,7 @@ from rankwise.local.records import (
     utc_now,
 )
 
+JOURNAL_FILE = "journal.sqlite"
 SCHEMA_VERSION = 1
 CHANGEABLE = ("spec.maxTrialCount", "spec.parallelTrialCount", "spec.maxFailedTrialCount")
 """Fields that may differ when a run goes on: those that Katib lets a user change on a restart."""

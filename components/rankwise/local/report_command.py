@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 
 from rankwise.errors import InvalidInput, Problem
-from rankwise.local.engine import JOURNAL_FILE, trial_store
+from rankwise.local.engine import trial_store
 from rankwise.local.experiment import load_experiment
-from rankwise.local.journal import Journal
+from rankwise.local.journal import JOURNAL_FILE, Journal
 from rankwise.local.run_facts import search_facts
 from rankwise.local.search import EXPERIMENT_FILE
 from rankwise.report.facts import SearchFacts

@@ -10,11 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rankwise.settings import Settings
+from rankwise.suggest.earlier import EarlierSearches
 
 
 @contextmanager
-def embedded_service(settings: Settings) -> Iterator[str]:
+def embedded_service(settings: Settings, earlier: EarlierSearches) -> Iterator[str]:
     """Start the service; give its ``host:port``; stop it at the end.
+
+    Args:
+        settings: where caches lie.
+        earlier: where earlier searches are looked up.
 
     Raises:
         SurroundingsError: no port can be listened on.
@@ -23,7 +28,7 @@ def embedded_service(settings: Settings) -> Iterator[str]:
     from rankwise.suggest.server import serve
     from rankwise.suggest.wiring import wire
 
-    server = serve("127.0.0.1:0", wire(settings).strategies)
+    server = serve("127.0.0.1:0", wire(settings).strategies, earlier=earlier)
     try:
         yield server.address
     finally:

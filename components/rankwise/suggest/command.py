@@ -152,6 +152,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     import torch
 
     from rankwise.strategies.language_bo import DEFAULT_EMBEDDER
+    from rankwise.suggest.earlier import EarlierSearches
+    from rankwise.suggest.library import StoreLibrary
     from rankwise.suggest.server import serve
     from rankwise.suggest.service import ServiceOptions
     from rankwise.suggest.wiring import wire
@@ -185,6 +187,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         arguments.address,
         wiring.strategies,
         options,
+        earlier=EarlierSearches(StoreLibrary(os.environ, namespace)),
         metrics_address=arguments.metrics_address,
         cache=wiring.encoders,
         warm_up=warm_up,

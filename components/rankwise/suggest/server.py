@@ -15,6 +15,7 @@ from rankwise.errors import SurroundingsError
 from rankwise.katib_api import api_pb2_grpc
 from rankwise.strategies.base import Strategy
 from rankwise.suggest.address import split_address
+from rankwise.suggest.earlier import EarlierSearches
 from rankwise.suggest.metrics import CacheCounts, MetricsServer, ServiceCollector
 from rankwise.suggest.service import ServiceOptions, SuggestionService
 
@@ -156,6 +157,7 @@ def serve(
     strategies: Mapping[str, Strategy],
     options: ServiceOptions | None = None,
     *,
+    earlier: EarlierSearches | None = None,
     metrics_address: str | None = None,
     cache: CacheCounts | None = None,
     warm_up: Callable[[], None] | None = None,
@@ -166,11 +168,12 @@ def serve(
         address: ``host:port``; ``127.0.0.1:0`` takes a free port.
         strategies: by algorithm name.
         options: how the service behaves.
+        earlier: where earlier searches are looked up.
         metrics_address, cache, warm_up: see :class:`SuggestionServer`.
 
     Raises:
         InvalidInput: an argument is not allowed.
         SurroundingsError: the address cannot be listened on.
     """
-    service = SuggestionService(strategies, options)
+    service = SuggestionService(strategies, options, earlier)
     return SuggestionServer(service, address, metrics_address=metrics_address, cache=cache, warm_up=warm_up)

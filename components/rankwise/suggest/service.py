@@ -4,7 +4,8 @@ The algorithm knows nothing of gRPC: a request becomes a :class:`~rankwise.strat
 answers, the answer becomes a reply. What this module adds is that there always is an answer: Katib repeats a failed
 call for ever and tells nobody, so a strategy that fails or is late is replaced by the next points of a Sobol sequence.
 Where a repetition is what helps, it is asked for, with UNAVAILABLE: while the service stops, while it has too many
-calls at once, and while a small space is being embedded (see :class:`~rankwise.strategies.base.NotReady`).
+calls at once, and while a small space is being embedded or earlier searches are being read (see
+:class:`~rankwise.strategies.base.NotReady`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ from rankwise.strategies.base import (
     SuggestRequest,
 )
 from rankwise.suggest import convert, naming, outstanding
+from rankwise.suggest.earlier import SETTING as EARLIER_SETTING
+from rankwise.suggest.earlier import EarlierNotReady, EarlierSearches, Pins, Resolved, dump_pins, load_pins
+from rankwise.suggest.library import StoreLibrary
 from rankwise.suggest.outstanding import Outstanding
 from rankwise.suggest.reading import Search, read_search, sentence
 from rankwise.suggest.tally import Tally
@@ -89,18 +93,25 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
     Args:
         strategies: by algorithm name; one of them is :data:`FALLBACK`.
         options: how to behave.
+        earlier: where earlier searches are looked up that settings name; without it, none is found.
 
     Attributes:
         options: how it behaves.
         tally: what it counts.
     """
 
-    def __init__(self, strategies: Mapping[str, Strategy], options: ServiceOptions | None = None) -> None:
+    def __init__(
+        self,
+        strategies: Mapping[str, Strategy],
+        options: ServiceOptions | None = None,
+        earlier: EarlierSearches | None = None,
+    ) -> None:
         if FALLBACK not in strategies:
             raise ValueError(f"strategies must hold {FALLBACK!r}, got {sorted(strategies)}")
         self._strategies = dict(strategies)
         self.options = options or ServiceOptions()
         self.tally = Tally()
+        self._earlier = earlier or EarlierSearches(StoreLibrary({}, None))
         self._workers = Workers(self.options.fits)
         self._condition = threading.Condition()
         self._running = 0
@@ -122,7 +133,7 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
                 log.warning("refused a request: %s", message, extra=self._fact(request.experiment))
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
             except NotReady as error:
-                self.tally.count("postponed-vectors")
+                self.tally.count("postponed-earlier" if isinstance(error, EarlierNotReady) else "postponed-vectors")
                 log.info("postponed: %s", error, extra=self._fact(request.experiment))
                 context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             except Exception as error:
@@ -259,6 +270,14 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         if search.state and not state:
             log.debug("no use in what came back of the last reply", extra=self._fact(message.experiment))
         kept, missing = outstanding.match(state, read.trials, search.space)
+        resolved = self._earlier.resolve(
+            search.settings,
+            load_pins(search.pins),
+            search.experiment,
+            search.objective,
+            budget,
+            postpone=self.options.postpone,
+        )
         request = SuggestRequest(
             experiment=search.experiment,
             space=search.space,
@@ -270,13 +289,14 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
             max_trials=search.max_trials,
             deadline=budget.share(_STRATEGY_SHARE),
             postpone=self.options.postpone,
+            earlier=resolved.searches,
         )
         self.tally.saw_trials(search.experiment, [trial.state for trial in request.trials])
         self.tally.count("foreign", len(read.foreign))
         if read.foreign:
             log.debug("trials that are not of this search: %s", ", ".join(read.foreign[:20]))
-        answer = self._answer(search, request, budget)
-        reply = self._reply(search, request, answer, kept)
+        answer = self._with_earlier(self._answer(search, request, budget), resolved, request)
+        reply = self._reply(search, request, answer, kept, resolved.pins)
         seconds = start - budget.remaining()
         self.tally.count("suggestions", count)
         self.tally.answered(seconds, _fit_seconds(answer.details))
@@ -334,6 +354,23 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         self.tally.count(reason)
         return _Answer(result.assignments, reason, result.repeated, result.details)
 
+    def _with_earlier(self, answer: _Answer, resolved: Resolved, request: SuggestRequest) -> _Answer:
+        """The answer with what is to be said of earlier searches; another fallback says more than theirs."""
+        if not (resolved.pins or resolved.problems):
+            return answer
+        answer = replace(answer, details={**answer.details, **resolved.details})
+        if not resolved.problems:
+            return answer
+        log.warning(
+            "the search goes on without all that its earlier searches found: %s",
+            "; ".join(resolved.problems),
+            extra=self._of(request),
+        )
+        if answer.fallback is not None:
+            return answer
+        self.tally.count("earlier")
+        return replace(answer, fallback="earlier")
+
     def _of(self, request: SuggestRequest) -> dict[str, object]:
         return {"experiment": request.experiment, "namespace": self.options.scope}
 
@@ -350,7 +387,7 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         return _Answer(result.assignments, reason, result.repeated, {})
 
     def _reply(
-        self, search: Search, request: SuggestRequest, answer: _Answer, kept: Sequence[Outstanding]
+        self, search: Search, request: SuggestRequest, answer: _Answer, kept: Sequence[Outstanding], pins: Pins
     ) -> api_pb2.GetSuggestionsReply:
         scope = self.options.scope
         parameter_assignments = []
@@ -366,13 +403,14 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
                     labels=naming.labels(index, answer.fallback),
                 )
             )
+        state = {outstanding.SETTING: outstanding.dump(entries, search.space)}
+        if pins:
+            state[EARLIER_SETTING] = dump_pins(pins)
         return api_pb2.GetSuggestionsReply(
             parameter_assignments=parameter_assignments,
             algorithm=api_pb2.AlgorithmSpec(
                 algorithm_name=search.strategy.name,
-                algorithm_settings=[
-                    api_pb2.AlgorithmSetting(name=outstanding.SETTING, value=outstanding.dump(entries, search.space))
-                ],
+                algorithm_settings=[api_pb2.AlgorithmSetting(name=name, value=text) for name, text in state.items()],
             ),
         )
 

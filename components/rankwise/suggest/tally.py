@@ -14,8 +14,9 @@ from rankwise.strategies.base import FALLBACK_REASONS
 
 REASONS = ("deadline", "error", *FALLBACK_REASONS)
 """Why suggestions were not the strategy's own choice: it was late, it failed, or what it says itself."""
-POSTPONED = ("busy", "stopping", "vectors")
-"""Why a request was sent away to come back: too many at once; the service is stopping; vectors are being made."""
+POSTPONED = ("busy", "stopping", "vectors", "earlier")
+"""Why a request was sent away to come back: too many at once; the service is stopping; vectors are being made; earlier
+searches are being read."""
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0)
 """Upper bounds of the histograms' buckets; the controller gives up at 60."""

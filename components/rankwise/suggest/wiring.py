@@ -15,6 +15,7 @@ from rankwise.language.text_encoder import TextEncoder
 from rankwise.settings import Settings
 from rankwise.space.search_space import SearchSpace
 from rankwise.space.trial import Objective
+from rankwise.strategies import earlier
 from rankwise.strategies.base import SETTINGS_PATH, Strategy, Suggestions, SuggestRequest
 from rankwise.strategies.options import OptionTable
 from rankwise.strategies.registry import Resources, strategies
@@ -112,8 +113,17 @@ class EncoderChecked:
         return self._strategy.options
 
     def validate(self, space: SearchSpace, objective: Objective, settings: Mapping[str, str]) -> list[Problem]:
-        """The strategy's own findings; when there are none, whether its model can be loaded."""
-        if problems := self._strategy.validate(space, objective, settings):
+        """The strategy's own findings and names that cannot be; when there are none, whether its model can be loaded.
+
+        Whether there are earlier searches of those names is not asked: a store that is away must not refuse an
+        Experiment.
+        """
+        problems = list(self._strategy.validate(space, objective, settings))
+        try:
+            earlier.read_names(settings.get(earlier.OPTION, ""), f"{SETTINGS_PATH}.{earlier.OPTION}")
+        except InvalidInput as error:
+            problems.extend(error.problems)
+        if problems:
             return problems
         options = self.options.parse(settings, SETTINGS_PATH)
         if options.get(SURROGATE) == "numeric":
