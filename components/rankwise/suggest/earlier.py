@@ -41,7 +41,8 @@ MOST_TRIALS = 300
 """Trials that are read for one search, of all earlier ones together. Their names take 20 KB at most where Katib keeps
 them, and a Gaussian process on them a second."""
 READ_SECONDS = 60.0
-"""Time to read one earlier search; 300 manifests take 1 to 10 s."""
+"""Time to read one earlier search. 300 manifests took 1.1 to 1.4 s from an S3 server on the same two busy cores; each is
+one round trip, so a distant server takes longer."""
 RETRY_SECONDS = 60.0
 """After a failure, the same search is not asked for again so soon: each attempt may take the store's whole patience."""
 REMEMBERED = 32
