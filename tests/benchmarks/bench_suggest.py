@@ -29,7 +29,8 @@ from rankwise.language.text_encoder import TextEncoder
 from rankwise.settings import Settings
 from rankwise.space import Goal, Objective, Trial, TrialState
 from rankwise.strategies.base import SuggestRequest
-from rankwise.strategies.language_bo import DEFAULT_EMBEDDER, LanguageBO
+from rankwise.strategies.language_bo import LanguageBO
+from rankwise.strategies.language_options import DEFAULT_EMBEDDER
 from support.paper_space import paper_space
 
 

