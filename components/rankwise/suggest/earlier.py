@@ -41,8 +41,8 @@ MOST_TRIALS = 300
 """Trials that are read for one search, of all earlier ones together. Their names take 20 KB at most where Katib keeps
 them, and a Gaussian process on them a second."""
 READ_SECONDS = 60.0
-"""Time to read one earlier search. 300 manifests took 1.1 to 1.4 s from an S3 server on the same two busy cores; each is
-one round trip, so a distant server takes longer."""
+"""Time to read one earlier search, and to keep a request waiting for it. 300 manifests took 1.1 to 1.4 s from an S3
+server on the same two busy cores; each is one round trip, so a distant server takes longer."""
 RETRY_SECONDS = 60.0
 """After a failure, the same search is not asked for again so soon: each attempt may take the store's whole patience."""
 REMEMBERED = 32
@@ -112,9 +112,10 @@ _Key = tuple[SearchName, tuple[str, ...] | None, str]
 
 @dataclass(slots=True)
 class _Reading:
-    """One look into the library."""
+    """One look into the library, with the times of its beginning and its end."""
 
-    future: Future[tuple[EndedTrial, ...]]
+    begun: float
+    future: Future[tuple[EndedTrial, ...]] = field(default_factory=Future)
     ended: float | None = None
 
 
@@ -209,7 +210,7 @@ class EarlierSearches:
             if known is not None and not self._is_stale(known):
                 self._readings.move_to_end(key)
                 return
-            reading = self._readings[key] = _Reading(Future())
+            reading = self._readings[key] = _Reading(self._clock())
             self._readings.move_to_end(key)
             self._forget()
         # A daemon: a store that hangs must not keep the process from ending.
@@ -254,7 +255,8 @@ class EarlierSearches:
                 raise TimeoutError
             trials = reading.future.result(timeout=waiting.remaining())
         except TimeoutError:
-            if postpone:
+            # A store that accepts a call and never answers must not hold the search up for ever.
+            if postpone and (reading is None or self._clock() - reading.begun < READ_SECONDS):
                 raise EarlierNotReady(f"the earlier search {search} is being read; ask again") from None
             raise TimeoutError("it is still being read") from None
         except NotFound:

@@ -16,6 +16,7 @@ from rankwise.space import Goal, Objective
 from rankwise.suggest import earlier
 from rankwise.suggest.earlier import (
     MOST_TRIALS,
+    READ_SECONDS,
     REMEMBERED,
     RETRY_SECONDS,
     EarlierNotReady,
@@ -231,6 +232,20 @@ def test_a_caller_that_comes_back_waits_for_the_answer_elsewhere(
     monkeypatch.setattr(earlier, "_WAIT_SECONDS", 30.0)
     assert names(ask(searches, postpone=True)) == ["exp"]
     assert len(library.asked) == 1
+
+
+def test_a_store_that_never_answers_does_not_hold_the_search_up_for_ever(
+    library: FakeLibrary, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(earlier, "_WAIT_SECONDS", 0.05)
+    clock = Clock()
+    searches = EarlierSearches(library, clock)
+    with pytest.raises(EarlierNotReady, match="exp is being read"):
+        ask(searches, postpone=True)
+    clock.now = READ_SECONDS
+    assert ask(searches, postpone=True) == Resolved((), {}, ("exp: it is still being read",))
+    assert len(library.asked) == 1
+    assert not gate.is_set()
 
 
 def test_a_caller_that_cannot_come_back_goes_on_without(library: FakeLibrary, gate: threading.Event) -> None:
