@@ -6,6 +6,7 @@ benchmarks.search.install`` makes an environment for them; where it cannot, they
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -64,7 +65,11 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):  # what was still to be written
+                    stream.close()
 
     def call(self, **message: object) -> dict[str, object]:
         """One question, one answer.

@@ -18,7 +18,9 @@ def toy_space() -> SearchSpace:
         [
             ParameterText("rank", "discrete", list=("2", "4", "8", "16"), distribution="logUniform"),
             ParameterText("dropout", "discrete", list=("0", "0.1", "0.2")),
-            ParameterText("learning_rate", "discrete", list=("1e-4", "1e-3", "1e-2", "1e-1"), distribution="logUniform"),
+            ParameterText(
+                "learning_rate", "discrete", list=("1e-4", "1e-3", "1e-2", "1e-1"), distribution="logUniform"
+            ),
         ]
     )
 

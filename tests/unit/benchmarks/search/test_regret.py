@@ -65,9 +65,9 @@ def test_the_interval_of_a_mean_is_the_normal_one_where_there_are_many_searches(
     samples = (np.arange(count) % 2).astype(float)[:, None]  # half 0, half 1: standard deviation 1/2
     value, low, high = mean_curve([samples])
     half = 1.96 * 0.5 / math.sqrt(count)  # 0.049
-    # The 2.5 % quantile of R = 2,000 draws has a standard error of sqrt(.025·.975/R) / density at it; the density of the
-    # mean (sd 0.025) there is 0.0584 / 0.025 = 2.34, which gives 0.0015; means are multiples of 1/400 = 0.0025. Four
-    # standard errors and one step: 0.0085.
+    # The 2.5 % quantile of R = 2,000 draws has a standard error of sqrt(.025·.975/R) / density at it; the density of
+    # the mean (sd 0.025) there is 0.0584 / 0.025 = 2.34, which gives 0.0015; means are multiples of 1/400 = 0.0025.
+    # Four standard errors and one step: 0.0085.
     assert value[0] == 0.5
     assert low[0] == pytest.approx(0.5 - half, abs=0.0085)
     assert high[0] == pytest.approx(0.5 + half, abs=0.0085)
