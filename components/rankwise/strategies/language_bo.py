@@ -147,7 +147,7 @@ class LanguageBO:
             "pending": float(len(observations.pending)),
             "ignored": float(observations.ignored),
         }
-        sources = _sources(request, options)
+        sources = sources_of(request, options)
         sequence = _initial_design(request, options, sources)
         position = max(request.issued, observations.count)
         ended = len(observations.values) + len(observations.failed)
@@ -192,34 +192,13 @@ class LanguageBO:
         """Choose ``count`` configurations with the models; ``chosen`` are in the same batch already."""
         space = request.space
         values = observations.values  # (n,)
-        # The paper standardizes and no more; that bad values are tamed is ours.
-        y = Standardize.fit(values)(values) if options.text("surrogate") == "paper" else outcomes(values)
+        y = standardized(options, values)
         measured = space.encode(observations.measured)  # (n, D)
         candidates = _candidates(request, options, _best_positions(measured, values))
         untried = candidates.untried(tried.keys())
         details["candidates"] = float(len(untried))
-        settings = ModelSettings(
-            surrogate=options.text("surrogate"),
-            embedder=options.text("embedder"),
-            pooling=options.text("pooling"),
-            prompt=options.text("prompt"),
-            kernel=DeepKernelSettings(
-                projection_dim=options.integer("projection_dim"),
-                steps=options.integer("fit_steps"),
-                seed=seed_of(request, options, "projection"),
-            ),
-            domain_prompt=options.text("domain_prompt") == "on",
-            paper=PaperKernelSettings(
-                projection=options.text("projection") == "on",
-                token=options.text("learnable_token") == "on",
-                projection_dim=options.integer("projection_dim"),
-                steps=options.integer("paper_steps"),
-                seed=seed_of(request, options, "projection"),
-            ),
-            token_candidates=options.integer("token_candidates"),
-            encoders=self._encoders,
-            postpone=request.postpone and len(candidates.points) <= options.integer("wait_for_vectors"),
-        )
+        postpone = request.postpone and len(candidates.points) <= options.integer("wait_for_vectors")
+        settings = model_settings(request, options, self._encoders, postpone)
         pending = [*observations.pending, *chosen]
         covering = candidates.points.take(np.arange(candidates.covering))
         features = Features(covering, Knowledge(sources, covering))
@@ -257,6 +236,42 @@ class LanguageBO:
         return _Picks([*fresh, *again], repeats, fallback, reason)
 
 
+def standardized(options: ParsedOptions, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Measured values (n,), smaller is better, as the outcomes (n,) that the models are fitted to."""
+    # The paper standardizes and no more; that bad values are tamed is ours.
+    return Standardize.fit(values)(values) if options.text("surrogate") == "paper" else outcomes(values)
+
+
+def model_settings(
+    request: SuggestRequest,
+    options: ParsedOptions,
+    encoders: Callable[[str, str], TextEncoder],
+    postpone: bool = False,
+) -> ModelSettings:
+    """What the models of a search are made from."""
+    seed = seed_of(request, options, "projection")
+    return ModelSettings(
+        surrogate=options.text("surrogate"),
+        embedder=options.text("embedder"),
+        pooling=options.text("pooling"),
+        prompt=options.text("prompt"),
+        domain_prompt=options.text("domain_prompt") == "on",
+        kernel=DeepKernelSettings(
+            projection_dim=options.integer("projection_dim"), steps=options.integer("fit_steps"), seed=seed
+        ),
+        paper=PaperKernelSettings(
+            projection=options.text("projection") == "on",
+            token=options.text("learnable_token") == "on",
+            projection_dim=options.integer("projection_dim"),
+            steps=options.integer("paper_steps"),
+            seed=seed,
+        ),
+        token_candidates=options.integer("token_candidates"),
+        encoders=encoders,
+        postpone=postpone,
+    )
+
+
 def _candidates(request: SuggestRequest, options: ParsedOptions, centres: NDArray[np.float64]) -> CandidateSet:
     """What is scored; ``centres`` (c, D) are the best positions so far."""
     if request.pool is not None:
@@ -270,7 +285,12 @@ def _candidates(request: SuggestRequest, options: ParsedOptions, centres: NDArra
     )
 
 
-def _sources(request: SuggestRequest, options: ParsedOptions) -> list[Source]:
+def sources_of(request: SuggestRequest, options: ParsedOptions) -> list[Source]:
+    """What a search knows before its first trial.
+
+    Raises:
+        InvalidInput: the belief is wrong.
+    """
     belief = read_belief(options.text("belief"), request.space, f"{SETTINGS_PATH}.belief")
     return [*rules_of(options.text("prior"), belief), *(EarlierSearch(found) for found in request.earlier)]
 

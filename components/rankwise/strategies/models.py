@@ -177,6 +177,18 @@ def fit_models(settings: ModelSettings, question: Question) -> Fitted:
     return Fitted(members, question.chosen, None, details)
 
 
+def fit_language(settings: ModelSettings, question: Question) -> Member:
+    """The language model's own part of :func:`fit_models`, whatever weight it has there.
+
+    Raises:
+        InvalidInput: the embedder or the prompt is wrong.
+        EmbeddingIncomplete: the deadline came before all vectors were there.
+        SurroundingsError: the language model cannot be loaded.
+        FitError: it could not be fitted.
+    """
+    return _language(settings, question, {}).member(1.0)
+
+
 def _numeric(settings: ModelSettings, question: Question, details: dict[str, float]) -> _Model:
     """The process on numbers and knowledge.
 
