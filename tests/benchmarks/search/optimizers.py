@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.search import outside
-from benchmarks.search.ours import HAS_POOL, Ours
+from benchmarks.search.ours import Ours
 from benchmarks.search.outside import Outside, Worker
 from benchmarks.search.peers import LARGEST_RANK, PEFT_DEFAULTS, BotorchGP, Random, Rule, Sobol
 from benchmarks.search.problem import MODES, Optimizer, View
@@ -108,7 +108,7 @@ MAKERS: dict[str, Callable[[View, Mapping[str, Any]], Optimizer] | None] = {
     "peft-default": _plain(lambda view: Rule(view, PEFT_DEFAULTS)),
 }
 """How each is made; None for those of :mod:`benchmarks.search.outside`."""
-POOLED = (OURS, "botorch-gp") if HAS_POOL else ("botorch-gp",)
+POOLED = (OURS, "botorch-gp")
 """Those that score a list of candidates, and so can be given the pool's."""
 
 _WORKERS: dict[Path, Worker] = {}

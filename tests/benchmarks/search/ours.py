@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 from benchmarks.search.problem import Array, Told, View, positions
@@ -12,9 +11,6 @@ from rankwise.space import Goal, Objective, Trial, TrialState
 from rankwise.strategies.base import SuggestRequest
 from rankwise.strategies.language_bo import LanguageBO
 from rankwise.suggest.wiring import Encoders
-
-HAS_POOL = "pool" in {field.name for field in dataclasses.fields(SuggestRequest)}
-"""Whether a request can name the candidates, which mode ``pool`` needs."""
 
 _ENCODERS: list[Encoders] = []
 
@@ -35,11 +31,10 @@ class Ours:
         encoders: (reference, pooling) -> encoder.
 
     Raises:
-        ValueError: mode ``pool``, and the strategy cannot be given candidates.
         InvalidInput: the settings are wrong.
 
     Attributes:
-        notes: how many suggestions were fallbacks, and sums of the weight that the language model had.
+        notes: how many suggestions were fallbacks, of which reason, and sums of the weights that its models had.
     """
 
     def __init__(
@@ -48,15 +43,13 @@ class Ours:
         settings: Mapping[str, str],
         encoders: Callable[[str, str], TextEncoder] = shared_encoders,
     ) -> None:
-        if view.sees_pool and not HAS_POOL:
-            raise ValueError("language-bo cannot be given the candidates: use mode nearest")
         self._strategy = LanguageBO(encoders)
         self._view = view
         self._settings = {"random_state": str(view.seed), **settings}
         self._objective = Objective("loss", Goal.MINIMIZE)
         self._strategy.options.parse(self._settings)
         self._trials: list[Trial] = []
-        self._pool = {"pool": view.space.at(view.space.encode(view.configs))} if view.sees_pool else {}
+        self._pool = view.space.at(view.space.encode(view.configs)) if view.sees_pool else None
         self.notes: dict[str, float] = {"fallbacks": 0.0}
 
     def ask(self) -> Array:
@@ -70,7 +63,7 @@ class Ours:
             count=1,
             issued=len(self._trials),
             max_trials=view.budget,
-            **self._pool,  # type: ignore[arg-type]
+            pool=self._pool,
         )
         answer = self._strategy.suggest(request)
         if answer.fallback is not None:

@@ -20,7 +20,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans'
 FLOOR = 1e-3
 """Regret below it is drawn at it: 0 has no place on a logarithmic axis."""
 TICKS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-LINES = 9
+LINES = 11
 """More lines cannot be told apart."""
 PREFERRED = (
     "botorch-gp@pool",
@@ -214,9 +214,10 @@ def labels(panel: Panel, lines: Sequence[Line], drawn: Sequence[Curve], space: f
         name = f"{line.row.optimizer} (1 trial)" if is_rule(line.row.optimizer) else line.row.optimizer
         parts.append(
             f'<polyline points="{x:.1f},{y:.1f} {x + 12:.1f},{place:.1f} {x + 18:.1f},{place:.1f}" fill="none" '
-            f'stroke="{line.colour}" stroke-width="1"/>'
+            f'stroke="{line.colour}" stroke-width="{line.width}"/>'
         )
-        parts.append(text(x + 22, place + 4, name, line.colour, bold=is_ours(line.row.optimizer)))
+        # Ink, not the line's colour: some of the palette are too light for text on white.
+        parts.append(text(x + 24, place + 4, name, bold=is_ours(line.row.optimizer)))
     return parts
 
 

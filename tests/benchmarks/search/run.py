@@ -29,7 +29,9 @@ from benchmarks.search.results import Results, Search, missing
 TRIALS = 30
 SEEDS = 20
 OUT = Path(__file__).parents[3] / "runs" / "bench-search"
-PEERS = (
+DEFAULTS = (
+    OURS,
+    f"{OURS}@pool",
     "random",
     "sobol",
     "largest-rank",
@@ -47,15 +49,9 @@ PEERS = (
     "smac:retrain_after=1",
     "hebo",
 )
-"""Everybody else, where a library leaves a choice, with both."""
+"""What is run when ``--optimizers`` does not say: ours in both modes and everybody else; where a library leaves a
+choice that may matter, both ways."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def defaults() -> tuple[str, ...]:
-    """What is run when ``--optimizers`` does not say."""
-    from benchmarks.search.ours import HAS_POOL
-
-    return (OURS, *((f"{OURS}@pool",) if HAS_POOL else ()), *PEERS)
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.search import tasks
 
     results = Results(given.out)
-    specs = [Spec.parse(text) for text in given.optimizers or defaults()]
+    specs = [Spec.parse(text) for text in given.optimizers or DEFAULTS]
     names = given.tasks or tasks.shipped()
     pools = {name: tasks.pool(name).fingerprint for name in names}
     results.append("environment", environment())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import ours, outside, peer_worker
+from benchmarks.search import outside, peer_worker
 from benchmarks.search.optimizers import MAKERS, POOLED, RULES, Spec, make
 from benchmarks.search.ours import Ours
 from benchmarks.search.outside import NotInstalled, Worker
@@ -59,7 +59,7 @@ CASES = [
     *(pytest.param(inside(text), Spec.parse(text).mode, budget, id=text) for text, budget in INSIDE.items()),
     pytest.param(of_ours({}), "nearest", BUDGET, id="ours"),
     pytest.param(of_ours({"surrogate": "numeric"}), "nearest", BUDGET, id="ours-numeric"),
-    *([pytest.param(of_ours({}), "pool", BUDGET, id="ours-pool")] if ours.HAS_POOL else []),
+    pytest.param(of_ours({}), "pool", BUDGET, id="ours-pool"),
 ]
 
 

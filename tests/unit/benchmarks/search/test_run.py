@@ -124,8 +124,8 @@ def test_peers_that_are_not_there_are_written_down(tmp_path: Path, pools: dict[s
 
 
 def test_defaults_can_all_be_read() -> None:
-    assert [optimizers.Spec.parse(text).text for text in run.defaults()] == list(run.defaults())
-    assert {optimizers.Spec.parse(text).name for text in run.defaults()} == set(optimizers.MAKERS)
+    assert [optimizers.Spec.parse(text).text for text in run.DEFAULTS] == list(run.DEFAULTS)
+    assert {optimizers.Spec.parse(text).name for text in run.DEFAULTS} == set(optimizers.MAKERS)
     assert (run.SEEDS, run.TRIALS) == (20, 30)
 
 
