@@ -98,7 +98,7 @@ class Group:
     """The figures of one list of tasks.
 
     Attributes:
-        name: ``reported``, ``development`` or ``unlisted``.
+        name: ``reported``, ``development`` or ``unlisted``, of stretched tables with ``-stretched``.
         tasks: its tasks that have searches.
         trials: T.
         rows: the optimizers that have searches on every task, best at the last trial first.

@@ -153,14 +153,18 @@ class Pool:
         return self._values[index]
 
 
-def pool_of(name: str, space: SearchSpace, runs: Iterable[RunLike]) -> Pool:
-    """The pool of a table: its Sobol and dense parts, seed 0.
+Measured = list[tuple[Mapping[str, str], float | None]]
+"""Configurations with their values; None for one that diverged."""
+
+
+def measured_of(name: str, space: SearchSpace, runs: Iterable[RunLike]) -> Measured:
+    """What a table's pool holds: its Sobol and dense parts, seed 0.
 
     A configuration of both parts is taken once, as it was measured first. A run that ended with a loss that is not
     finite counts as diverged.
 
     Raises:
-        ValueError: as :class:`Pool`, or runs on different numbers of examples are mixed.
+        ValueError: runs on different numbers of examples are mixed.
     """
     chosen = [run for run in runs if run.part in PARTS and run.seed == 0]
     if len({run.examples for run in chosen}) > 1:
@@ -169,7 +173,7 @@ def pool_of(name: str, space: SearchSpace, runs: Iterable[RunLike]) -> Pool:
     for run in chosen:
         good = run.status == "ok" and run.loss is not None and math.isfinite(run.loss)
         measured.setdefault(space.key(run.config), (run.config, run.loss if good else None))
-    return Pool(name, space, list(measured.values()))
+    return list(measured.values())
 
 
 @dataclass(frozen=True)

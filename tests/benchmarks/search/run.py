@@ -25,6 +25,7 @@ from benchmarks.search import outside
 from benchmarks.search.optimizers import MAKERS, OURS, Spec, make
 from benchmarks.search.problem import play, view_of
 from benchmarks.search.results import Results, Search, missing
+from benchmarks.search.surrogate import KINDS
 
 TRIALS = 30
 SEEDS = 20
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--optimizers", nargs="+", metavar="NAME", help="NAME[@MODE][:SETTING=VALUE,…] (default: all)")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="tables (default: all listed ones that are here)")
+    parser.add_argument("--stretch", choices=KINDS, help="search the tables as a regression stretches them")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="searches of each (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=TRIALS, help="trials of a search (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each (default: %(default)s)")
@@ -163,7 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     results = Results(given.out)
     specs = [Spec.parse(text) for text in given.optimizers or DEFAULTS]
-    names = given.tasks or tasks.shipped()
+    stretch = f"{tasks.STRETCHED}{given.stretch}" if given.stretch else ""
+    names = [f"{name}{stretch}" for name in given.tasks or tasks.shipped()]
     pools = {name: tasks.pool(name).fingerprint for name in names}
     results.append("environment", environment())
     # Seed by seed, so that a run that is stopped early has all optimizers with equally many.

@@ -5,8 +5,13 @@ A task belongs to one of the lists only. Tables that are in neither are searched
 
 from __future__ import annotations
 
+from functools import cache
+
 from benchmarks.lora_runs.table import TASKS, load, search_space
-from benchmarks.search.problem import Pool, pool_of
+from benchmarks.search.problem import Pool, measured_of
+from benchmarks.search.surrogate import stretched
+
+STRETCHED = "~"
 
 DEVELOPMENT_TASKS: tuple[str, ...] = ()
 """Parameters of our method were chosen on these; their results are shown apart and prove nothing."""
@@ -22,16 +27,26 @@ def shipped() -> tuple[str, ...]:
 
 
 def role(task: str) -> str:
-    """``development``, ``reported`` or ``unlisted``."""
+    """``development``, ``reported`` or ``unlisted``; ``-stretched`` is added for a stretched table."""
+    task, at, _ = task.partition(STRETCHED)
+    if at:
+        return f"{role(task)}-stretched"
     if task in DEVELOPMENT_TASKS:
         return "development"
     return "reported" if task in REPORTED_TASKS else "unlisted"
 
 
+@cache
 def pool(task: str) -> Pool:
-    """The pool of a shipped table.
+    """The pool of a shipped table, or of one that a regression stretches over its space.
+
+    Args:
+        task: name of a table; ``NAME~gp`` and ``NAME~forest`` are stretched (:mod:`benchmarks.search.surrogate`).
 
     Raises:
         ValueError: there is no such table, or it makes no pool.
     """
-    return pool_of(task, search_space(), load(task))
+    name, stretched_by, kind = task.partition(STRETCHED)
+    space = search_space()
+    measured = measured_of(name, space, load(name))
+    return stretched(task, space, measured, kind) if stretched_by else Pool(name, space, measured)

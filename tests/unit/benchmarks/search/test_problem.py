@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.search.problem import Dimension, Pool, Told, View, dimensions, play, pool_of, positions, view_of
+from benchmarks.search.problem import Dimension, Pool, Told, View, dimensions, measured_of, play, positions, view_of
 from rankwise.space import ParameterText, parse_space
 from support.spaces import untimed
 
@@ -176,12 +176,10 @@ def test_a_tables_pool_is_its_sobol_and_dense_parts_with_seed_0() -> None:
         FakeRun(b, 2.1, seed=2),
         FakeRun(a, 0.5, part="fidelity", examples=1000),
     ]
-    pool = pool_of("t", space, runs)
-    assert pool.configs == (a, b, c, d)
-    assert [pool.reveal(i) for i in range(4)] == [1.0, 2.0, None, None]
+    assert measured_of("t", space, runs) == [(a, 1.0), (b, 2.0), (c, None), (d, None)]
 
 
 def test_a_pool_is_of_one_number_of_examples() -> None:
     a, b, *_ = toy_space().enumerate()
     with pytest.raises(ValueError, match="different numbers of examples"):
-        pool_of("t", toy_space(), [FakeRun(a, 1.0), FakeRun(b, 1.0, examples=200)])
+        measured_of("t", toy_space(), [FakeRun(a, 1.0), FakeRun(b, 1.0, examples=200)])
