@@ -127,6 +127,24 @@ def test_random_model_streamed_bits_depend_on_text_and_token_alone(make: Any) ->
         assert encoder.encode_with_token([text], psi).tobytes() == vector.tobytes()
 
 
+def test_random_model_in_bfloat16_is_near_float32(make: Any) -> None:
+    single, half = make(), make(precision="bfloat16")
+    psi = some_psi().numpy()
+    for a, b in zip(
+        (single.encode(PRODUCT[:9]), single.encode_with_token(PRODUCT[:9], psi)),
+        (half.encode(PRODUCT[:9]), half.encode_with_token(PRODUCT[:9], psi)),
+        strict=True,
+    ):
+        assert b.dtype == np.float32
+        # bfloat16 has 8 bits: a relative error of 2^-9 per rounding, some tens of roundings deep.
+        assert 0 < max(relative(x, y) for x, y in zip(b, a, strict=True)) < 0.1
+    learned = torch.tensor(psi).requires_grad_()
+    half.token_states(PRODUCT[:2]).last_states(learned).sum().backward()
+    assert learned.grad is not None
+    assert learned.grad.dtype is torch.float32
+    assert bool(torch.isfinite(learned.grad).all())
+
+
 def test_initial_token_is_the_embedding_of_the_end_of_a_text(make: Any) -> None:
     encoder = make()
     expected = random_model("llama").get_input_embeddings().weight[2].detach().numpy()
