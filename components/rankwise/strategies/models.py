@@ -101,6 +101,7 @@ class Fitted:
         fallback: why the numeric model stands in for the language model; None where it does not.
         details: seconds and weights.
         reason: the fallback as one of :data:`~rankwise.strategies.base.FALLBACK_REASONS`.
+        language: the language model, whatever weight it has among the members; None where it could not be had.
     """
 
     members: list[Member]
@@ -108,6 +109,7 @@ class Fitted:
     fallback: str | None = None
     details: dict[str, float] = field(default_factory=dict)
     reason: str = "strategy"
+    language: Member | None = None
 
 
 @dataclass(frozen=True)
@@ -158,23 +160,24 @@ def fit_models(settings: ModelSettings, question: Question) -> Fitted:
             # Whatever a language model does, the search goes on with the numbers.
             log.exception("the language model failed")
             fallback = f"the numbers alone were modelled: the language model failed with {type(error).__name__}"
-    if language is not None and settings.surrogate in ("language", "paper"):
-        return Fitted([language.member(1.0)], language.chosen, None, details)
+    alone = None if language is None else language.member(1.0)
+    if language is not None and alone is not None and settings.surrogate in ("language", "paper"):
+        return Fitted([alone], language.chosen, None, details, language=alone)
 
     try:
         numeric = _numeric(settings, question, details)
     except FitError:
-        if language is None:
+        if language is None or alone is None:
             raise
         said = "the language model alone answered"
-        return Fitted([language.member(1.0)], language.chosen, said, details, "fit")
+        return Fitted([alone], language.chosen, said, details, "fit", alone)
     if language is None:
         return Fitted([numeric.member(1.0)], question.chosen, fallback, details, reason)
     pair = (numeric, language)
     weights = earned_weights([model.surrogate for model in pair], len(question.outcomes))  # (2,)
     details["weight_language"] = float(weights[1])
     members = [model.member(float(weight)) for weight, model in zip(weights, pair, strict=True) if weight > 0]
-    return Fitted(members, question.chosen, None, details)
+    return Fitted(members, question.chosen, None, details, language=alone)
 
 
 def fit_language(settings: ModelSettings, question: Question) -> Member:
