@@ -1,0 +1,1 @@
+"""A table of real LoRA runs: its builder, its loader and its data card (``CARD.md``)."""
