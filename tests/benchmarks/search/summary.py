@@ -61,7 +61,7 @@ def section(group: Group, pools: Mapping[str, Pool], picture: str | None) -> str
     """The text of one group of tasks."""
     shown = [trial for trial in CHECKPOINTS if trial <= group.trials]
     compared = sorted(group.rows[0].ranks)
-    parts = [f"## {MEANING[group.name]}\n", f"{len(group.tasks)} tasks: {', '.join(group.tasks)}.\n"]
+    parts = [f"## {MEANING[group.name]}\n", f"Tasks ({len(group.tasks)}): {', '.join(group.tasks)}.\n"]
     if picture:
         parts.append(f"![Mean regret over trials]({picture})\n")
     header = [
@@ -74,7 +74,7 @@ def section(group: Group, pools: Mapping[str, Pool], picture: str | None) -> str
     ]
     parts.append(table(header, [_overall(row, shown, compared) for row in group.rows]))
     if group.incomplete:
-        listed = ", ".join(f"{name} ({count} searches)" for name, count in sorted(group.incomplete.items()))
+        listed = ", ".join(f"{name} (searches: {count})" for name, count in sorted(group.incomplete.items()))
         parts.append(f"Not on every task yet, so not in the table: {listed}.\n")
     parts += [_against_the_best_peer(group), _against_random(group), "### By task\n"]
     for task in group.tasks:
@@ -182,11 +182,11 @@ def write(
         facts["groups"].append(plain(group))
     unavailable, broken = results.unavailable(), results.broken()
     lines = [f"- {optimizer}: not installed here ({reason})" for optimizer, reason in sorted(unavailable.items())]
-    lines += [f"- {optimizer}: {count} searches broke off" for optimizer, count in sorted(broken.items())]
+    lines += [f"- {optimizer}: searches that broke off: {count}" for optimizer, count in sorted(broken.items())]
     if lines:
         texts.append("## Not run\n\n" + "\n".join(lines) + "\n")
     if stale:
-        texts.append(f"{stale} searches of other versions of the tables were left out.\n")
+        texts.append(f"Searches of other versions of the tables, left out: {stale}.\n")
     facts |= {"unavailable": unavailable, "broken": broken, "stale": stale}
     text = "\n".join(texts)
     (folder / "summary.md").write_text(text, encoding="utf-8")

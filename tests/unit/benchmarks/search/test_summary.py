@@ -133,16 +133,16 @@ def test_the_text_has_every_optimizer_and_says_what_is_missing(written: tuple[Pa
     reported, development = text.index("Tasks that nothing was chosen on"), text.index("parameters were chosen on\n")
     assert reported < development
     table = text[reported:development]
-    assert "2 tasks: easy, hard." in table
+    assert "Tasks (2): easy, hard." in table
     assert "| **language-bo@pool** | 1.000 [1.000, 1.000] |" in table
     assert "| optuna-tpe | 1.000 [1.000, 1.000] |" in table
-    assert "Not on every task yet, so not in the table: sobol (1 searches)." in table
+    assert "Not on every task yet, so not in the table: sobol (searches: 1)." in table
     assert "language-bo@pool after 30 trials: 0.507 [" in table
     assert "- language-bo@pool: on no task" in table
     assert "hard @30 by 0.200 [0.200, 0.200] (not chance)" in table
     assert "- hebo: not installed here (its virtual environment is missing)" in text
-    assert "- smac: 1 searches broke off" in text
-    assert "1 searches of other versions of the tables were left out." in text
+    assert "- smac: searches that broke off: 1" in text
+    assert "Searches of other versions of the tables, left out: 1." in text
     for line in text.splitlines():  # every row of a table has its header's columns
         if line.startswith("| "):
             assert line.endswith(" |")
