@@ -8,6 +8,9 @@ several parameters:
   (arXiv 2312.03732).
 - ``step_size``: learning rate × s. With Adam a step moves A and B by about the learning rate, whatever the gradient,
   and the weights by s times that; so the two act much like one number (prompt and rules both say so).
+- ``reach``: the step size as it would be at rank 16 and batch size 16, the number whose best value changes least from
+  one configuration to another. The best rate at rank 4 is 5.6 times that at rank 256 (arXiv 2602.04998), an exponent
+  of log 5.6 / log 64 = 0.41; and with Adam it grows with the root of the batch size (arXiv 2205.10287).
 """
 
 from __future__ import annotations
@@ -24,6 +27,12 @@ from rankwise.space import Candidates, parse_finite
 SCALING = guides.SCALING.kind
 STEP_SIZE = "step_size"
 LEARNING_RATE = "learning_rate"
+REACH = "reach"
+
+_USUAL = 16.0
+"""Rank and batch size at which the reach is the step size."""
+_RANK_EXPONENT = 0.41
+_BATCH_EXPONENT = -0.5
 
 
 def quantities(points: Candidates) -> Mapping[str, NDArray[np.float64]]:
@@ -51,6 +60,7 @@ def quantities(points: Candidates) -> Mapping[str, NDArray[np.float64]]:
         found[SCALING] = scaling
         if LEARNING_RATE in found:
             found[STEP_SIZE] = found[LEARNING_RATE] * scaling
+            found[REACH] = _reach(found)
     return found
 
 
@@ -67,3 +77,13 @@ def _scaling(found: Mapping[str, NDArray[np.float64]], variant: list[str] | None
         return ratio
     stabilized = np.array([text == "rslora" for text in variant])
     return np.where(stabilized, ratio * np.sqrt(positive), ratio)
+
+
+def _reach(found: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    reach = found[STEP_SIZE]
+    for kind, exponent in ((guides.RANK.kind, _RANK_EXPONENT), ("batch_size", _BATCH_EXPONENT)):
+        values = found.get(kind)
+        if values is not None:
+            usable = np.where(values > 0, values, _USUAL)  # what is no number says nothing
+            reach = reach * (usable / _USUAL) ** exponent
+    return reach

@@ -2,9 +2,9 @@
 
 Two things are added to the positions of :func:`rankwise.surrogate.numeric.numeric_features`:
 
-- **The step size**, learning rate × scaling, on its log scale, where the space tells it. The best learning rate moves
-  with the scaling, so that good configurations lie along a slanted valley; with the step size as an input of its own
-  the process has a lengthscale across that valley and needs no observations to find its direction.
+- **The reach** (:mod:`rankwise.language.quantities`) on its log scale, where the space tells it. The best learning rate
+  moves with scaling, rank and batch size, so that good configurations lie along a slanted valley; with the reach as an
+  input of its own the process has a lengthscale across that valley and needs no observations to find its direction.
 - **Numbers in categories.** Learning rates are often listed as a categorical parameter. Where every category reads as
   a number, its size counts, and the categories are no longer equally far from each other.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.language.quantities import STEP_SIZE, quantities
+from rankwise.language.quantities import REACH, quantities
 from rankwise.space import Candidates, Parameter, ParameterType, parse_finite
 from rankwise.strategies.knowledge import Knowledge
 from rankwise.surrogate.numeric import numeric_features
@@ -33,9 +33,11 @@ class Features:
         space = reference.space
         self._sizes = {j: sizes for j, p in enumerate(space.parameters) if (sizes := _sizes(p)) is not None}
         self._plain = [j for j in range(space.dimension) if j not in self._sizes]
-        step = _log_step(reference)
-        known = step is not None and len(step) > 0 and bool(np.isfinite(step).all())
-        self._low, self._high = (float(np.min(step)), float(np.max(step))) if known and step is not None else (0.0, 0.0)
+        reach = _log_reach(reference)
+        known = reach is not None and len(reach) > 0 and bool(np.isfinite(reach).all())
+        self._low, self._high = (
+            (float(np.min(reach)), float(np.max(reach))) if known and reach is not None else (0.0, 0.0)
+        )
 
     @property
     def sources(self) -> int:
@@ -47,8 +49,8 @@ class Features:
         columns = [numeric_features(points.space, points.units, self._plain)]
         columns += [sizes[points.indices[:, j], None] for j, sizes in self._sizes.items()]
         if self._high > self._low:
-            step = _log_step(points)
-            position = np.zeros(len(points)) if step is None else (step - self._low) / (self._high - self._low)
+            reach = _log_reach(points)
+            position = np.zeros(len(points)) if reach is None else (reach - self._low) / (self._high - self._low)
             columns.append(position[:, None])
         return np.concatenate(columns, axis=1)
 
@@ -71,10 +73,10 @@ def _sizes(parameter: Parameter) -> NDArray[np.float64] | None:
     return positions
 
 
-def _log_step(points: Candidates) -> NDArray[np.float64] | None:
-    step = quantities(points).get(STEP_SIZE)
-    if step is None:
+def _log_reach(points: Candidates) -> NDArray[np.float64] | None:
+    reach = quantities(points).get(REACH)
+    if reach is None:
         return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        logarithm: NDArray[np.float64] = np.log2(step)
+        logarithm: NDArray[np.float64] = np.log2(reach)
     return logarithm

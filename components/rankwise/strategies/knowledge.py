@@ -25,7 +25,7 @@ from scipy.stats import rankdata
 from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, Problem
 from rankwise.language.guide import guide_for
-from rankwise.language.quantities import STEP_SIZE, quantities
+from rankwise.language.quantities import REACH, quantities
 from rankwise.language.rules import LITERATURE, Rule, log_plausibility
 from rankwise.space import Candidates, Goal, ParameterText, ParameterType, SearchSpace, parse_space
 from rankwise.strategies.earlier import EarlierTrials
@@ -262,7 +262,7 @@ def rules_of(prior: str, belief: Sequence[Rule]) -> list[Source]:
     """The sources behind the options ``prior`` and ``belief``: a belief replaces the rules on the same quantity."""
     stated = {rule.quantity for rule in belief}
     if "learning_rate" in stated:
-        stated.add(STEP_SIZE)
+        stated.add(REACH)
     literature = [rule for rule in LITERATURE if rule.quantity not in stated] if prior == "literature" else []
     rules = [*belief, *literature]
     return [Rules(tuple(rules))] if rules else []

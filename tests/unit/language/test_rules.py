@@ -82,4 +82,19 @@ def test_the_rate_alone_counts_where_the_scaling_is_unknown() -> None:
     scores = log_plausibility(quantities(space.enumerate()))
     assert scores is not None
     assert scores.argmax() == 1
-    assert {rule.quantity for rule in LITERATURE} >= {"learning_rate", "step_size"}
+    assert {rule.quantity for rule in LITERATURE} >= {"learning_rate", "reach"}
+
+
+def test_the_reach_is_the_step_size_of_the_usual_rank_and_batch() -> None:
+    space = space_of(r=("4", "16", "256"), alpha_ratio=("1", "2"), lr=("1e-4", "1e-3"), batch_size=("4", "16", "64"))
+    usual = at(space, r="16", alpha_ratio="2", lr="1e-3", batch_size="16")
+    assert usual["reach"] == usual["step_size"] == 2e-3
+    ranks = [at(space, r=r, alpha_ratio="1", lr="1e-3", batch_size="16")["reach"] for r in ("4", "256")]
+    assert ranks[1] / ranks[0] == pytest.approx(5.6, rel=0.02)  # 64 ** 0.41 = 5.50
+    batches = [at(space, r="16", alpha_ratio="1", lr="1e-3", batch_size=b)["reach"] for b in ("4", "64")]
+    assert batches[0] / batches[1] == pytest.approx(4)
+
+
+def test_the_reach_needs_neither_rank_nor_batch() -> None:
+    space = space_of(alpha_ratio=("1", "2"), lr=("1e-4", "1e-3"), rank=("auto", "8"))
+    assert at(space, alpha_ratio="2", lr="1e-3", rank="auto")["reach"] == 2e-3

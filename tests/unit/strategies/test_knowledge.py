@@ -68,14 +68,14 @@ def test_a_source_that_says_nothing_here_drops_out() -> None:
     assert Features(points, Knowledge([], points))(points).shape == (10, 1)
 
 
-def test_features_add_the_step_size_and_read_listed_numbers() -> None:
+def test_features_add_the_reach_and_read_listed_numbers() -> None:
     space = paper_space()  # its learning rates are categories
     points = space.candidates(200, 0)
     features = Features(points, Knowledge([], points))
     u = features.numbers(points)
-    assert u.shape == (200, 6)  # rank, ratio, batch, dropout, rate, step size
-    step = np.log2(quantities(points)["step_size"])
-    np.testing.assert_allclose(u[:, 5], (step - step.min()) / np.ptp(step))
+    assert u.shape == (200, 6)  # rank, ratio, batch, dropout, rate, reach
+    reach = np.log2(quantities(points)["reach"])
+    np.testing.assert_allclose(u[:, 5], (reach - reach.min()) / np.ptp(reach))
     rate = np.log2(quantities(points)["learning_rate"])
     # 1e-6 and 5e-3 are the ends of the list, whichever of them are among these points.
     np.testing.assert_allclose(u[:, 4], (rate - np.log2(1e-6)) / np.log2(5e3), atol=1e-12)
@@ -92,7 +92,7 @@ def test_a_belief_replaces_what_the_literature_says() -> None:
     (source,) = rules_of("literature", belief)
     assert isinstance(source, Rules)
     assert [rule.quantity for rule in source.rules].count("learning_rate") == 1
-    assert "step_size" not in {rule.quantity for rule in source.rules}
+    assert "reach" not in {rule.quantity for rule in source.rules}
     assert rules_of("none", ()) == []
     assert rules_of("none", belief) == [Rules(belief)]
 
