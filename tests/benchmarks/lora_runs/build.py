@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 32
 """Runs that are grouped among themselves: what is done when the builder is killed is then nearly a first part."""
-SEQUENCES = {True: 192, False: 24}
-"""Sequences in one step of the builder, at most (encoder, decoder): activations take about half a GB and 2 GB."""
+SEQUENCES = {True: 192, False: 16}
+"""Sequences in one step of the builder, at most (encoder, decoder): activations take about half a GB and 1 GB."""
 MICRO = {True: 64, False: 16}
 """Examples of one run in one step, at most."""
 

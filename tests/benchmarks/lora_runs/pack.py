@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.lora_runs.build import read_lines
+from benchmarks.lora_runs.build import identity, read_lines
 from benchmarks.lora_runs.table import DATA, PARTS, Run, dump, load
 
 CARD = DATA.parent / "CARD.md"
@@ -28,18 +28,18 @@ def keep(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.part != "sobol" or run.position < first_gap]
 
 
-def pack(path: Path, folder: Path = DATA) -> list[str]:
-    """Write the tables of a file of lines; return what was left out, a sentence each.
+def pack(paths: Sequence[Path], folder: Path = DATA) -> list[str]:
+    """Write the tables of all runs of some files; return what was left out, a sentence each.
 
     Raises:
-        ValueError: the file has no runs.
+        ValueError: there are no runs.
     """
-    runs = read_lines(path)
+    runs = [run for path in paths for run in read_lines(path)]
     if not runs:
-        raise ValueError(f"{path} has no runs")
+        raise ValueError("there are no runs")
     said = []
     for task in sorted({run.task for run in runs}):
-        own = [run for run in runs if run.task == task]
+        own = list({identity(task, run): run for run in runs if run.task == task}.values())
         kept = keep(own)
         (folder / f"{task}.csv.gz").write_bytes(dump(kept))
         if len(own) > len(kept):
@@ -80,9 +80,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lines", nargs="+", type=Path, help="files that the builder wrote")
     DATA.mkdir(exist_ok=True)
-    for path in parser.parse_args(argv).lines:
-        for sentence in pack(path):
-            print(sentence)
+    for sentence in pack(parser.parse_args(argv).lines):
+        print(sentence)
     table = counts()
     CARD.write_text(with_counts(CARD.read_text(encoding="utf-8"), table), encoding="utf-8")
     print(table)

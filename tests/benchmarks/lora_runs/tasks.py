@@ -100,13 +100,13 @@ def _supersenses(folder: Path) -> Iterable[Example]:
 
 
 def _usages(folder: Path) -> Iterable[Example]:
-    """A word and a sentence that uses it -> lexicographer file of the meaning it has there."""
+    """A word and a sentence that uses it -> part of speech of the word there."""
     found = []
     for s in sources.synsets(folder):
         for sentence in s.examples:
             used = [word for word in s.words if word.lower() in sentence.lower()]
             if used and len(sentence.split()) >= 3:
-                found.append(Example(f"{max(used, key=len)}: {sentence}", s.category))
+                found.append(Example(f"{max(used, key=len)}: {sentence}", s.category.partition(".")[0]))
     return found
 
 
@@ -153,7 +153,7 @@ TASKS = {
     for task in (
         _encoder("minilm-section", _sections),
         _encoder("minilm-supersense", _supersenses),
-        _encoder("minilm-usage", _usages),
+        _encoder("minilm-pos", _usages),
         _decoder("smollm2-summary", _summaries, template="{source}\nSummary: "),
         _decoder("smollm2-gloss", _glosses, template="Definition of {source}: "),
         _decoder("smollm2-answer", _answers, train=256, template="Question: {source}\nAnswer: "),

@@ -116,15 +116,16 @@ def test_the_card_says_what_the_columns_are_and_counts_the_shipped_runs() -> Non
 
 
 def test_packing_keeps_the_first_points_without_a_gap(tmp_path: Path) -> None:
-    runs = [replace(RUN, position=i) for i in (2, 0, 1, 4)] + [replace(RUN, part="fidelity", position=9, examples=51)]
+    runs = [replace(RUN, position=i, config=RUN.config | {"rank": VALUES["rank"][i]}) for i in (2, 0, 1, 4)]
+    runs.append(replace(RUN, part="fidelity", position=9, examples=51))
     path = tmp_path / "runs.jsonl"
     path.write_text("".join(json.dumps(asdict(run)) + "\n" for run in runs), encoding="utf-8")
-    assert pack(path, tmp_path) == ["a: 1 runs behind a gap in sobol left out"]
+    assert pack([path, path], tmp_path) == ["a: 1 runs behind a gap in sobol left out"]
     assert "| a | 3 | 0 | 0 | 1 | 0 | 18 | `" in counts(tmp_path)
     assert [(run.part, run.position) for run in load("a", tmp_path / "a.csv.gz")] == [
         *(("sobol", 0), ("sobol", 1), ("sobol", 2)),
         ("fidelity", 9),
     ]
     path.write_text("", encoding="utf-8")
-    with pytest.raises(ValueError, match="has no runs"):
-        pack(path, tmp_path)
+    with pytest.raises(ValueError, match="there are no runs"):
+        pack([path], tmp_path)
