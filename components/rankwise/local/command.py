@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rankwise.local.engine import RunResult, run
 from rankwise.local.interruption import Interrupted
+from rankwise.local.landscape import with_landscape
 from rankwise.local.progress import choose_output, configuration_text
 from rankwise.local.report_command import show_report
 from rankwise.local.service import still_computing
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         return code
     print_result(result)
     if not arguments.no_report:
-        show_report(result.facts, result.folder)
+        show_report(with_landscape(result.facts, result.experiment.space), result.folder)
     return exit_code(result)
 
 

@@ -9,13 +9,19 @@ from rankwise.errors import InvalidInput, Problem
 from rankwise.local.engine import trial_store
 from rankwise.local.experiment import load_experiment
 from rankwise.local.journal import JOURNAL_FILE, Journal
+from rankwise.local.landscape import with_landscape
 from rankwise.local.run_facts import search_facts
 from rankwise.local.search import EXPERIMENT_FILE
 from rankwise.report.facts import SearchFacts
 
 
-def report_run(folder: Path, target: Path) -> None:
+def report_run(folder: Path, target: Path, landscape: bool = True) -> None:
     """Read a run folder, write its report into ``target`` and print the table.
+
+    Args:
+        folder: the run's.
+        target: folder for the report.
+        landscape: whether the embedding space is shown where it can be had.
 
     Raises:
         InvalidInput: there is no run in the folder.
@@ -30,7 +36,7 @@ def report_run(folder: Path, target: Path) -> None:
     experiment = load_experiment(folder / EXPERIMENT_FILE)
     with Journal(folder / JOURNAL_FILE) as journal:
         facts = search_facts(experiment, journal, trial_store(experiment, folder))
-    show_report(facts, target)
+    show_report(with_landscape(facts, experiment.space) if landscape else facts, target)
 
 
 def show_report(facts: SearchFacts, target: Path) -> None:

@@ -7,10 +7,11 @@
     ├── trials                                what was tried, in the order of suggestion
     ├── default_configuration                 what the best configuration is compared with
     ├── finals: default, best, lead           trained on more data, measured once on the test split
+    ├── landscape                             where the trials lie in the embedding space
     └── environment                           versions, model, data, seeds, commands
 
-Nothing here is derived: what follows from these facts (the best trial, differences, importances) is computed by
-:mod:`rankwise.report.analysis` whenever it is needed, so that a file cannot contradict itself.
+Nothing here but the landscape is derived: what follows from these facts (the best trial, differences, importances) is
+computed by :mod:`rankwise.report.analysis` whenever it is needed, so that a file cannot contradict itself.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from datetime import datetime
 
 from rankwise.errors import InvalidInput, Problem
 from rankwise.report.codec import decode, encode
+from rankwise.report.landscape_facts import LandscapeFacts
 from rankwise.space.trial import Objective, Trial, TrialState
 
 SCHEMA_VERSION = 1
@@ -377,6 +379,8 @@ class SearchFacts:
         conditions: the Experiment's own conditions in the cluster, in Katib's order.
         notes: sentences about the search as a whole, e.g. that it still goes on, or what could not be read.
         store: URI of the store that holds the keys of adapters; "" when it is the run's own folder or unknown.
+        landscape: the search in its embedding space; None without it.
+        landscape_note: why it is missing, in a sentence; "" when it is there, or no language model searches.
 
     Raises:
         ValueError: when two trials or two parameters have one name, or a time has no zone.
@@ -398,12 +402,16 @@ class SearchFacts:
     conditions: tuple[ConditionFacts, ...] = ()
     notes: tuple[str, ...] = ()
     store: str = ""
+    landscape: LandscapeFacts | None = None
+    landscape_note: str = ""
 
     def __post_init__(self) -> None:
         _unique("trial", (trial.name for trial in self.trials))
         _unique("parameter", (parameter.name for parameter in self.parameters))
         _zoned("search", {"started": self.started, "completed": self.completed})
         _finite("objective", {"target": self.objective.target})
+        if self.landscape and not {trial.name for trial in self.trials}.issuperset(self.landscape.trials):
+            raise ValueError("the landscape names a trial that is not there")
 
     @property
     def best(self) -> TrialFacts | None:

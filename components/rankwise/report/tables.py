@@ -10,6 +10,7 @@ from rankwise.report import words
 from rankwise.report.analysis import Analysis
 from rankwise.report.compare import Comparison, Verdict, plain_metric
 from rankwise.report.facts import ConditionFacts, FinalRun, LeadBaseline, ParameterFacts, SearchFacts
+from rankwise.report.landscape_facts import ViewFacts
 from rankwise.report.scale import short
 from rankwise.space.trial import Goal, TrialState
 
@@ -206,3 +207,38 @@ def count_sentence(facts: SearchFacts) -> str:
     asked = facts.max_trials
     of = f" of {asked:,} asked for" if asked and asked != len(facts.trials) else ""
     return words.plural(len(facts.trials), "trial") + of + (": " + ", ".join(parts) if parts else "")
+
+
+def landscape_words(facts: SearchFacts) -> tuple[str, ...]:
+    """What is seen, in sentences: how to read the picture, what it shows, what the prediction stands on."""
+    found = facts.landscape
+    if found is None:
+        return (facts.landscape_note,) if facts.landscape_note else ()
+    how = (
+        f"Each dot is one of {len(found.predicted):,} configurations of the space, its colour the "
+        f"{facts.objective.metric} that the model predicts after all trials. The line visits the trials in their "
+        "order; a trial's colour is what it measured."
+    )
+    said = [how, *(_view_words(view, first=i == 0) for i, view in enumerate(found.views))]
+    if found.weight is not None and found.weight > 0:
+        said.append(f"The language model has {words.percent(found.weight)} of the weight in this prediction.")
+    elif found.weight is not None:
+        said.append("In this search the numbers predict so much better that the language model has no weight in it.")
+    if facts.algorithm.settings.get("earlier_searches", "").strip():
+        said.append("What the earlier searches found is left out of it.")
+    return (*said, *([found.note] if found.note else []))
+
+
+def _view_words(view: ViewFacts, *, first: bool) -> str:
+    """What a view's axes show: their share of the variance and the parameters that they follow."""
+    where = {
+        "frozen": "In the frozen vectors",
+        "projected": "after the projection was fitted to the trials",
+        "token": "with the learnable token",
+    }[view.name]
+    where = where if first else where[0].upper() + where[1:]
+    followed = list(dict.fromkeys(axis.parameter for axis in view.axes if axis.parameter))
+    shown = f"{where} the two axes show {words.percent(view.explained)} of the variance"
+    if not followed:
+        return f"{shown} and follow no single parameter."
+    return f"{shown} and follow {' and '.join(followed)}."

@@ -13,7 +13,7 @@ import jinja2
 import plotly
 from markupsafe import Markup
 
-from rankwise.report import parallel, plots, tables, words
+from rankwise.report import landscape, parallel, plots, tables, words
 from rankwise.report.analysis import Analysis
 from rankwise.report.facts import SearchFacts, TrialFacts
 from rankwise.report.figure import Plot
@@ -94,6 +94,7 @@ def to_html(facts: SearchFacts, analysis: Analysis) -> str:
         "importances": plots.importances(analysis),
         "proxy": plots.proxy(facts, analysis),
         "curves": plots.curves(facts),
+        "landscape": landscape.landscape(facts),
     }
     return _template().render(
         facts=facts,
@@ -108,6 +109,7 @@ def to_html(facts: SearchFacts, analysis: Analysis) -> str:
         configuration_rows=tables.configuration_rows(facts),
         changed=tables.changed_parameters(facts),
         final_data=tables.final_data(facts),
+        landscape_words=tables.landscape_words(facts),
         proxy_sentence=tables.proxy_sentence(facts, analysis),
         facts_rows=tables.facts_rows(facts),
         count_sentence=tables.count_sentence(facts),

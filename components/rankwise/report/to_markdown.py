@@ -14,6 +14,7 @@ from rankwise.report.tables import (
     count_sentence,
     facts_rows,
     final_rows,
+    landscape_words,
     proxy_sentence,
 )
 
@@ -70,6 +71,10 @@ def to_markdown(facts: SearchFacts, analysis: Analysis) -> str:
     if analysis.importances.shares:
         shares = [(name, words.percent(share)) for name, share in analysis.importances.shares.items()]
         lines += [f"## Importance ({analysis.importances.evaluator})", "", *_table(["parameter", "share"], shares), ""]
+    if said := landscape_words(facts):
+        lines += ["## The search as the language model sees it", ""]
+        lines += ["The picture is in [report.html](report.html#landscape).", ""] if facts.landscape else []
+        lines += [_cell(" ".join(said)), ""]
     lines += ["## Cost", "", _cell(proxy_sentence(facts, analysis)), ""]
     lines += ["## How it was made", "", *_table(["what", "value"], facts_rows(facts)), ""]
     return "\n".join(lines)

@@ -66,7 +66,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
 
 
 def report(*arguments: str, name: str = "quickstart", namespace: str = "rankwise") -> int:
-    return main(["report", name, "--namespace", namespace, *arguments])
+    return main(["report", name, "--namespace", namespace, "--no-landscape", *arguments])
 
 
 def written(folder: str = "reports/rankwise/quickstart") -> SearchFacts:
@@ -392,3 +392,22 @@ def test_texts_of_the_cluster_cannot_steer_the_terminal(
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert not any(line.startswith("not a line") for line in out.splitlines())
+
+
+def test_the_embedding_space_is_asked_for_with_the_experiments_own_space(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def with_landscape(facts: SearchFacts, space: Any) -> SearchFacts:
+        asked.append((facts.experiment, [parameter.name for parameter in space]))
+        return replace(facts, landscape_note="A reason.")
+
+    monkeypatch.setattr("rankwise.local.landscape.with_landscape", with_landscape)
+    document, suggested, trials = search(3)
+    cluster.objects = [document, suggested, *trials]
+    assert report() == 0
+    assert not asked
+    assert main(["report", "quickstart", "--namespace", "rankwise"]) == 0
+    assert asked == [("quickstart", [item["name"] for item in document["spec"]["parameters"]])]
+    assert written().landscape_note == "A reason."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rankwise.report.write import build_report
-from support.facts import edge_cases, synthetic_facts
+from support.facts import edge_cases, synthetic_facts, with_synthetic_landscape
 
 CHROMIUM = shutil.which("chromium")
 
@@ -64,6 +64,7 @@ def attribute(dom: str, name: str) -> str:
 
 
 CASES = {"whole": synthetic_facts(30), **edge_cases(), "thousand": synthetic_facts(1000)}
+CASES["landscape"] = with_synthetic_landscape(synthetic_facts(30), 3, 1500)
 
 
 @pytest.mark.parametrize("name", CASES)
