@@ -12,12 +12,25 @@ from benchmarks.search.problem import Pool, measured_of
 from benchmarks.search.surrogate import stretched
 
 STRETCHED = "~"
+"""Between the name of a table and the regression that stretches it."""
 
-DEVELOPMENT_TASKS: tuple[str, ...] = ()
-"""Parameters of our method were chosen on these; their results are shown apart and prove nothing."""
+DEVELOPMENT_TASKS: tuple[str, ...] = (
+    "minilm-section",
+    "minilm-supersense",
+    "minilm3-section",
+    "minilm3-supersense",
+)
+"""Parameters of our method may be chosen on these; their results are shown apart and prove nothing. The shallower model
+on the same text is too much like the deeper one to be kept for the report."""
 
-REPORTED_TASKS: tuple[str, ...] = ()
-"""Nothing was chosen on these."""
+REPORTED_TASKS: tuple[str, ...] = (
+    "minilm-pos",
+    "minilm3-pos",
+    "smollm2-summary",
+    "smollm2-gloss",
+    "smollm2-answer",
+)
+"""Nothing is chosen on these."""
 
 
 def shipped() -> tuple[str, ...]:
