@@ -59,7 +59,7 @@ from rankwise.strategies.sequence import (
 from rankwise.surrogate.acquisition import AcquisitionKind, Member, mixture_mean, select
 from rankwise.surrogate.deep_kernel import DeepKernelSettings
 from rankwise.surrogate.failure import FailureModel
-from rankwise.surrogate.observations import Observations, Standardize, outcomes, read_trials
+from rankwise.surrogate.observations import Observations, outcomes, plain_outcomes, read_trials
 from rankwise.surrogate.paper_kernel import PaperKernelSettings
 
 log = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ class LanguageBO:
 def standardized(options: ParsedOptions, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Measured values (n,), smaller is better, as the outcomes (n,) that the models are fitted to."""
     # The paper standardizes and no more; that bad values are tamed is ours.
-    return Standardize.fit(values)(values) if options.text("surrogate") == "paper" else outcomes(values)
+    return plain_outcomes(values) if options.text("surrogate") == "paper" else outcomes(values)
 
 
 def model_settings(

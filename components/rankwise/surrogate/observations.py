@@ -120,6 +120,19 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
     )
 
 
+def plain_outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values (n,) with mean 0 and variance 1, and no more: a value far off presses all others together."""
+    y = _within_squares(values)
+    return Standardize.fit(y)(y)
+
+
+def _within_squares(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A copy of the values, scaled down where their squares would overflow."""
+    y = np.array(values, dtype=np.float64)
+    largest = float(np.abs(y).max(initial=0.0))
+    return y / largest if largest > HUGE else y
+
+
 def outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values as the outcomes that a Gaussian process can be fitted to: bad values tamed, mean 0, variance 1.
 
@@ -134,12 +147,9 @@ def outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         Finite outcomes in the same order of size.  # (n,)
     """
-    y = np.array(values, dtype=np.float64)
+    y = _within_squares(values)
     if len(y) == 0:
         return y
-    largest = float(np.abs(y).max())
-    if largest > HUGE:
-        y = y / largest
     median = float(np.median(y))
     good = y <= median
     spread = float(np.sqrt(np.mean((y[good] - median) ** 2)))

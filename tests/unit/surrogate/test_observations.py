@@ -19,7 +19,7 @@ from rankwise.surrogate.failure import FailureModel
 from rankwise.surrogate.gaussian_process import FitError
 from rankwise.surrogate.mixture import earned_weights
 from rankwise.surrogate.numeric import fit_numeric
-from rankwise.surrogate.observations import Standardize, outcomes, read_trials
+from rankwise.surrogate.observations import Standardize, outcomes, plain_outcomes, read_trials
 
 SPACE = parse_space((ParameterText("lr", "double", "1e-5", "1e-1", distribution="logUniform"),))
 TRIALS = (
@@ -186,3 +186,14 @@ def test_a_model_of_noise_loses_its_weight() -> None:
     y = outcomes(np.sin(6 * X[:, 0]))
     good, blind = fit_numeric(X, y), fit_numeric(generator.random((30, 2)), y)
     assert earned_weights([good, blind], 30)[0] > 0.99
+
+
+@pytest.mark.parametrize("values", [[], [3.0], [1.0, 1.0], [1.0, 2.0, 6.0], [-1e300, 1e300, 0.0], [1e6, 0.1, 0.2]])
+def test_plain_outcomes_are_standardized_and_no_more(values: list[float]) -> None:
+    y = plain_outcomes(np.array(values))
+    assert np.isfinite(y).all()
+    if len(set(values)) > 1:
+        # Mean and deviation of a handful of numbers around 1: rounding only.
+        assert abs(y.mean()) < 1e-12
+        assert y.std() == pytest.approx(1.0, abs=1e-12)
+        assert np.corrcoef(y, np.array(values) / max(map(abs, values)))[0, 1] == pytest.approx(1.0, abs=1e-12)
