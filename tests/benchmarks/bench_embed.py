@@ -65,10 +65,15 @@ def texts_of(space: SearchSpace, encoder: TransformersEncoder) -> list[str]:
     return describe_all(load_prompt(None, space, encoder.form), space, space.enumerate())
 
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+_clock = [time.perf_counter]
+
+
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.perf_counter()
+    clock = _clock[0]
+    began = clock()
     result = work()
-    return time.perf_counter() - began, result
+    return clock() - began, result
 
 
 def spread(values: list[float]) -> str:
@@ -239,7 +244,14 @@ def main() -> None:
     parser.add_argument("--rest-count", type=int, default=64, help="compare: texts of (b) (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="token: steps of the fit (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (default: %(default)s)")
+    parser.add_argument(
+        "--clock",
+        default="wall",
+        choices=tuple(CLOCKS),
+        help="cpu: processor time, for a machine that is busy otherwise; with one thread the wall time of a free one",
+    )
     arguments = parser.parse_args()
+    _clock[0] = CLOCKS[arguments.clock]
     torch.set_num_threads(arguments.threads)
     encoder = load_encoder(
         arguments.model,
@@ -247,7 +259,8 @@ def main() -> None:
         precision=arguments.precision,
         device=arguments.device,
     )
-    print(f"{arguments.model}, {arguments.precision}, {arguments.device}, {arguments.threads} threads")
+    place = f"{arguments.device}, {arguments.threads} threads, {arguments.clock} time"
+    print(f"{arguments.model}, {arguments.precision}, {place}")
     {"embed": embed, "compare": compare, "token": token}[arguments.what](encoder, arguments)
     print(f"most memory of the process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
