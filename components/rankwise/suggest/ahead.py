@@ -18,7 +18,7 @@ from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.language.cached import STORED_AT_ONCE
 from rankwise.language.prompt import describe_all
-from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder
+from rankwise.language.text_encoder import EmbeddingIncomplete, TextEncoder, embedding_order
 from rankwise.strategies.base import SuggestRequest
 from rankwise.strategies.language_bo import embedding_plan
 
@@ -116,8 +116,8 @@ class EmbedAhead:
             plan = embedding_plan(request)
             encoder = self._encoders(plan.embedder, plan.pooling)
             prompt = plan.prompt(encoder.form)
-            # Texts of like length go together, as in the encoder.
-            texts = sorted(set(describe_all(prompt, request.space, plan.points)), key=lambda text: (len(text), text))
+            # In the encoder's own order: texts that share most, or are of like length, go together.
+            texts = sorted(set(describe_all(prompt, request.space, plan.points)), key=embedding_order(encoder.form))
             for start in range(0, len(texts), STORED_AT_ONCE):
                 part = texts[start : start + STORED_AT_ONCE]
                 while self._undisturbed() and not self._encode(encoder, part):
