@@ -257,25 +257,23 @@ def _losses(
         where, wanted = _targets(layout, [item for part in parts for item in part])
         counts = [sum(item.targets for item in part) for part in parts]
         chosen = states.index_select(0, where)  # (K, H)
-    grad = torch.zeros_like(chosen)
-    rows = list(_cuts(counts))
+    values, rows = chosen.detach(), list(_cuts(counts))
+    grad = torch.zeros_like(values)
     sums: list[float] = []
-    for i, (start, stop) in enumerate(rows):
-        if isinstance(model, PackedBert):
-            labels = torch.tensor([item.label for item in parts[i] if item.label >= 0])
+    if isinstance(model, PackedBert):
+        for part, (start, _), adapter, whole in zip(parts, rows, bank.slices, wholes, strict=True):
+            labels = torch.tensor([item.label for item in part if item.label >= 0])
             stop = start + len(labels)  # the fillers' rows come last and keep the gradient 0
-            values = chosen.detach()[start:stop]
-            loss, back = _head(bank.slices[i].adapter, values, labels, 1.0 / wholes[i])
-            grad[start:stop] = back
-            sums.append(float(loss.sum()) / wholes[i])
-        else:
-            total = 0.0
-            for low in range(start, stop, _LOGIT_ROWS):
-                high = min(stop, low + _LOGIT_ROWS)
-                loss, back = _vocabulary(model, chosen.detach()[low:high], wanted[low:high], 1.0 / wholes[i])
-                grad[low:high] = back
-                total += float(loss.sum())
-            sums.append(total / wholes[i])
+            loss, grad[start:stop] = _head(adapter.adapter, values[start:stop], labels, 1.0 / whole)
+            sums.append(float(loss.sum()) / whole)
+    else:
+        # All runs at once: each product with the vocabulary reads all of it, however few rows there are.
+        weights = torch.repeat_interleave(1.0 / torch.tensor(wholes, dtype=values.dtype), torch.tensor(counts))
+        losses = torch.empty_like(weights)  # (K,)
+        for low in range(0, len(values), _LOGIT_ROWS):
+            at = slice(low, low + _LOGIT_ROWS)
+            losses[at], grad[at] = _vocabulary(model, values[at], wanted[at], weights[at])
+        sums = [float(losses[start:stop].sum()) / whole for (start, stop), whole in zip(rows, wholes, strict=True)]
     chosen.backward(grad)
     return sums
 
@@ -307,15 +305,15 @@ def _head(adapter: Adapter, states: Tensor, labels: Tensor, weight: float) -> tu
     return losses, back.mm(matrix)
 
 
-def _vocabulary(model: PackedLlama, states: Tensor, wanted: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-    """Losses (k,) of target tokens, and the gradient (k, H) of weight times their sum."""
+def _vocabulary(model: PackedLlama, states: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (k,) of target tokens, and the gradient (k, H) of their sum with the weights (k,)."""
     logits = states.to(model.compute).mm(model.vocabulary.t())  # (k, V)
     back = torch.log_softmax(logits.to(states.dtype), -1)
     at = torch.arange(len(wanted))
     losses = -back[at, wanted]
     back.exp_()
     back[at, wanted] -= 1.0
-    return losses, back.mul_(weight).to(model.compute).mm(model.vocabulary).to(states.dtype)
+    return losses, back.mul_(weights[:, None]).to(model.compute).mm(model.vocabulary).to(states.dtype)
 
 
 @torch.no_grad()

@@ -140,7 +140,9 @@ class Builder:
         self.resolved = resolve(task.model, Settings.from_environment().cache)
         dtype = choose_precision(precision, torch.device("cpu"))
         kind = transformers.AutoModel if task.is_encoder else transformers.AutoModelForCausalLM
-        base = kind.from_pretrained(self.resolved.path_or_id, dtype=torch.float32, use_safetensors=True)
+        shape = transformers.AutoConfig.from_pretrained(self.resolved.path_or_id)
+        shape.num_hidden_layers = task.layers or shape.num_hidden_layers
+        base = kind.from_pretrained(self.resolved.path_or_id, config=shape, dtype=torch.float32, use_safetensors=True)
         self.model: PackedBert | PackedLlama = pack_model(base, dtype)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.resolved.path_or_id)
         self.held = {

@@ -1,8 +1,9 @@
 """The tasks: which model learns what from which text.
 
 Encoder tasks put a text into one of C classes: MiniLM with an adapter on every linear layer of its six blocks and a
-linear head on the mean of the tokens' states, trained at the same rate. Decoder tasks continue a prompt: SmolLM2 with
-all its 30 blocks and an adapter on each of their linear layers; the loss is that of the target's tokens.
+linear head on the mean of the tokens' states, trained at the same rate; ``minilm3`` has the first three blocks only, a
+model of another depth. Decoder tasks continue a prompt: SmolLM2 with all its 30 blocks and an adapter on each of their
+linear layers; the loss is that of the target's tokens.
 
 Candidates are put in an order that depends on their texts alone (sha256), cut to the size that the task wants, split
 into train, validation and test and cut to subsets by :mod:`rankwise.data`, with seed 0.
@@ -34,6 +35,7 @@ class Task:
     Attributes:
         name: its name.
         model: reference of the pretrained model.
+        layers: so many of the model's first blocks; None: all.
         read: folder of the sources to candidates.
         train: training examples in full.
         proxy: those of the proxy, on which searches run.
@@ -47,6 +49,7 @@ class Task:
 
     name: str
     model: str
+    layers: int | None = None
     read: Callable[[Path], Iterable[Example]]
     train: int
     proxy: int
@@ -154,6 +157,9 @@ TASKS = {
         _encoder("minilm-section", _sections),
         _encoder("minilm-supersense", _supersenses),
         _encoder("minilm-pos", _usages),
+        _encoder("minilm3-section", _sections, layers=3),
+        _encoder("minilm3-supersense", _supersenses, layers=3),
+        _encoder("minilm3-pos", _usages, layers=3),
         _decoder("smollm2-summary", _summaries, template="{source}\nSummary: "),
         _decoder("smollm2-gloss", _glosses, template="Definition of {source}: "),
         _decoder("smollm2-answer", _answers, train=256, template="Question: {source}\nAnswer: "),
