@@ -48,13 +48,10 @@ def quantities(points: Candidates) -> Mapping[str, NDArray[np.float64]]:
         known = guide_for(names[j])
         if known is None or known.kind in found:
             continue
-        column = points.column(j)
         if known is guides.VARIANT:
-            variant = variant or column
+            variant = variant or points.column(j)
             continue
-        numbers = {text: parse_finite(text) for text in set(column)}
-        values = [np.nan if (number := numbers[text]) is None else number for text in column]
-        found[known.kind] = np.array(values, dtype=np.float64)
+        found[known.kind] = _numbers(points, j)
     scaling = _scaling(found, variant)
     if scaling is not None:
         found[SCALING] = scaling
@@ -62,6 +59,14 @@ def quantities(points: Candidates) -> Mapping[str, NDArray[np.float64]]:
             found[STEP_SIZE] = found[LEARNING_RATE] * scaling
             found[REACH] = _reach(found)
     return found
+
+
+def _numbers(points: Candidates, j: int) -> NDArray[np.float64]:
+    """Values of parameter ``j`` (m,); listed ones are read once each, however many points have them."""
+    table = points.space.parameters[j].table
+    texts = points.column(j) if table is None else table.values
+    read = np.array([np.nan if (number := parse_finite(text)) is None else number for text in texts], dtype=np.float64)
+    return read if table is None else read[points.indices[:, j]]
 
 
 def _scaling(found: Mapping[str, NDArray[np.float64]], variant: list[str] | None) -> NDArray[np.float64] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,15 @@ class PlausibleSequence(PointSequence):
 
     def __init__(self, space: SearchSpace, seed: int, sources: Sequence[Source]) -> None:
         super().__init__(space, seed)
-        points = space.candidates(DESIGN_POINTS, seed)
-        knowledge = Knowledge(sources, points)
-        order = _plausible_order(knowledge, points, seed) if len(knowledge) else np.zeros(0, dtype=np.int64)
-        self._ordered = points.take(order)
+        self._sources = sources
+
+    @cached_property
+    def _ordered(self) -> Candidates:
+        # When it is asked for: most requests come after the initial design.
+        points = self.space.candidates(DESIGN_POINTS, self.seed)
+        knowledge = Knowledge(self._sources, points)
+        order = _plausible_order(knowledge, points, self.seed) if len(knowledge) else np.zeros(0, dtype=np.int64)
+        return points.take(order)
 
     def stream(self, n: int) -> Candidates:
         head = self._ordered.take(np.arange(min(n, len(self._ordered))))
@@ -56,7 +62,12 @@ class PoolSequence(PointSequence):
 
     def __init__(self, pool: Candidates, seed: int, sources: Sequence[Source]) -> None:
         super().__init__(pool.space, seed)
-        self._ordered = pool.take(_plausible_order(Knowledge(sources, pool), pool, seed))
+        self._pool = pool
+        self._sources = sources
+
+    @cached_property
+    def _ordered(self) -> Candidates:
+        return self._pool.take(_plausible_order(Knowledge(self._sources, self._pool), self._pool, self.seed))
 
     def stream(self, n: int) -> Candidates:
         return self._ordered.take(np.arange(min(n, len(self._ordered))))

@@ -34,10 +34,9 @@ class Features:
         self._sizes = {j: sizes for j, p in enumerate(space.parameters) if (sizes := _sizes(p)) is not None}
         self._plain = [j for j in range(space.dimension) if j not in self._sizes]
         reach = _log_reach(reference)
-        known = reach is not None and len(reach) > 0 and bool(np.isfinite(reach).all())
-        self._low, self._high = (
-            (float(np.min(reach)), float(np.max(reach))) if known and reach is not None else (0.0, 0.0)
-        )
+        self._low, self._high = 0.0, 0.0
+        if reach is not None and len(reach) and np.isfinite(reach).all():
+            self._low, self._high = float(reach.min()), float(reach.max())
 
     @property
     def sources(self) -> int:

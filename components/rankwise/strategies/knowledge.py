@@ -157,7 +157,6 @@ def _as_points(configurations: Sequence[Mapping[str, str]]) -> Candidates | None
     return space.at(space.encode([{name: configuration[name] for name in names} for configuration in configurations]))
 
 
-@dataclass(frozen=True)
 class NormalScores:
     """Turns scores into the normal quantiles of their ranks among a reference.
 
@@ -165,13 +164,13 @@ class NormalScores:
         reference: finite scores of configurations all over the space.  # (r,)
     """
 
-    reference: NDArray[np.float64]
+    def __init__(self, reference: NDArray[np.float64]) -> None:
+        self._levels, first = np.unique(reference, return_index=True)
+        self._quantiles = ndtri((rankdata(reference) - 0.5) / len(reference))[first]
 
     def __call__(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Quantiles (m,); scores beyond the reference get its outermost one."""
-        levels, first = np.unique(self.reference, return_index=True)
-        quantiles = ndtri((rankdata(self.reference) - 0.5) / len(self.reference))[first]
-        read: NDArray[np.float64] = np.interp(scores, levels, quantiles)
+        read: NDArray[np.float64] = np.interp(scores, self._levels, self._quantiles)
         return read
 
 

@@ -7,13 +7,13 @@ Notation::
     b       (k,)    how far each is trusted, b ≥ 0
     m(x)            c − Σ bₖ ρₖ(x), the prior mean of the standardized, smaller-is-better outcome
 
-Every source only has to rank configurations: its scores are turned into normal scores over the candidates
-(:func:`normal_scores`), so that with b = 1 a source would explain the outcomes as well as their own ranks do. b is
-fitted with the kernel's hyperparameters under a normal prior on b ≥ 0, centred on :data:`TRUST`. Before any
-trial the search thus follows its sources; a source that contradicts the trials loses its weight within a few of them,
-since the marginal likelihood pays for every residual it causes; and where it is right in the large, the process
-models only what it leaves. Adding to the acquisition instead (πBO, Hvarfner et al. 2022) forgets by a fixed schedule,
-whether the belief was right or wrong.
+Every source only has to rank configurations: its scores come as the normal quantiles of their ranks over the space
+(``rankwise.strategies.knowledge.NormalScores``), so that with b = 1 a source would explain the outcomes as well as
+their own ranks do. b is fitted with the kernel's hyperparameters under a normal prior on b ≥ 0, centred on
+:data:`TRUST`. Before any trial the search thus follows its sources; a source that contradicts the trials loses its
+weight within a few of them, since the marginal likelihood pays for every residual it causes; and where it is right in
+the large, the process models only what it leaves. Adding to the acquisition instead (πBO, Hvarfner et al. 2022) forgets
+by a fixed schedule, whether the belief was right or wrong.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import torch
 from gpytorch.constraints import Interval
 from gpytorch.priors import NormalPrior
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from rankwise.deadline import Deadline
@@ -37,14 +35,6 @@ TRUST = 0.5
 TRUST_SPREAD = 0.3
 """Standard deviation of that weight's prior."""
 MOST_TRUST = 2.0
-
-
-def normal_scores(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores (m,) as normal quantiles of their ranks; equal scores stay equal, constant ones become 0."""
-    if len(scores) == 0:
-        return scores
-    quantiles: NDArray[np.float64] = ndtri((rankdata(scores) - 0.5) / len(scores))
-    return quantiles
 
 
 class InformedProcess(GaussianProcess):
