@@ -82,5 +82,6 @@ def test_two_experiments_at_once_both_end_and_keep_to_their_own_spaces(searches:
         assert len({tuple(sorted(one.items())) for one in search.suggestions()}) == number
         told = figures(search)
         assert told["rankwise_foreign_trials_total"] == 0
-        assert told["rankwise_suggestions_total"] == number
+        # Katib asks again when a conflict made it discard an answer: more answers than trials, but never other ones.
+        assert told["rankwise_suggestions_total"] >= number
         check_service(search)

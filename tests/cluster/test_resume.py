@@ -132,9 +132,9 @@ def test_long_running_formula_keeps_its_service_and_goes_on_as_if_undisturbed(
     ]
     assert before.long.suggestions() == before.reference.suggestions()
     [pod] = before.long.suggestion_pods()
-    answers = service_answers(pod)
-    assert [answer["issued"] for answer in answers] == list(range(LAST))
-    assert [answer.get("succeeded", 0) for answer in answers] == list(range(LAST))
+    # Katib asks again when a conflict made it discard an answer, so a step may be there more than once.
+    answers = sorted({(answer["issued"], answer.get("succeeded", 0)) for answer in service_answers(pod)})
+    assert answers == [(number, number) for number in range(LAST)]
 
 
 def test_from_volume_formula_finds_its_vectors_again_and_goes_on_as_if_undisturbed(
@@ -144,7 +144,8 @@ def test_from_volume_formula_finds_its_vectors_again_and_goes_on_as_if_undisturb
     # Every vector of the space came from the volume, none was computed again.
     assert counted["rankwise_embedding_cache_hits_total"] >= POINTS
     assert counted["rankwise_embedding_cache_misses_total"] == 0
-    assert counted["rankwise_suggestions_total"] == 1
+    # At least once: Katib asks again when a conflict made it discard the answer.
+    assert counted["rankwise_suggestions_total"] >= 1
     wait("the service's end", lambda: not service(before.volume, "deployments"), 60)
     claim = get("pvc", "resume-volume-language-bo", before.volume.namespace)
     assert claim["status"]["phase"] == "Bound"
