@@ -64,17 +64,45 @@ def fetch(folder: Path) -> None:
             shutil.move(temporary / "wheel/chatterbot_corpus/data/english", folder / "chatterbot")
 
 
+def _packages(folder: Path) -> Iterator[str]:
+    """Stanzas of Debian's main component (amd64), list by list."""
+    for file in sorted((folder / "lists").glob("*_main_binary-amd64_Packages*")):
+        text = subprocess.run([_APT_HELPER, "cat-file", str(file)], check=True, capture_output=True).stdout.decode()
+        yield from text.split("\n\n")
+
+
 def sections(folder: Path) -> dict[str, str]:
     """Section of each package of Debian's main component (amd64); the lists' release is the one of the folder."""
     found: dict[str, str] = {}
-    for file in sorted((folder / "lists").glob("*_main_binary-amd64_Packages*")):
-        text = subprocess.run([_APT_HELPER, "cat-file", str(file)], check=True, capture_output=True).stdout.decode()
-        for stanza in text.split("\n\n"):
-            package = re.search(r"^Package: (\S+)$", stanza, re.MULTILINE)
-            section = re.search(r"^Section: (\S+)$", stanza, re.MULTILINE)
-            if package and section:
-                found.setdefault(package[1], section[1])
+    for stanza in _packages(folder):
+        package = re.search(r"^Package: (\S+)$", stanza, re.MULTILINE)
+        section = re.search(r"^Section: (\S+)$", stanza, re.MULTILINE)
+        if package and section:
+            found.setdefault(package[1], section[1])
     return found
+
+
+def role(stanza: str) -> str | None:
+    """The role (debtags' facet ``role::``) of a package that has exactly one; its tags may fold over several lines."""
+    tags = re.search(r"^Tag:(.*(?:\n[ \t].*)*)", stanza, re.MULTILINE)
+    found = {tag for tag in re.split(r"[\s,]+", tags[1]) if tag.startswith("role::")} if tags else set()
+    return found.pop().removeprefix("role::") if len(found) == 1 else None
+
+
+def roles(folder: Path) -> list[tuple[str, str]]:
+    """Short description and role of packages with exactly one role: of each source package the first of each role.
+
+    A source package's binary packages of one role say the same in other words: both would be train and test at once.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for stanza in _packages(folder):
+        package = re.search(r"^Package: (\S+)$", stanza, re.MULTILINE)
+        text = re.search(r"^Description: (.+)$", stanza, re.MULTILINE)
+        its_role = role(stanza)
+        if package and text and its_role:
+            source = re.search(r"^Source: (\S+)", stanza, re.MULTILINE)
+            found.setdefault(((source or package)[1], its_role), text[1])
+    return [(text, its_role) for (_, its_role), text in found.items()]
 
 
 def descriptions(folder: Path) -> tuple[str, list[debian.Pair]]:

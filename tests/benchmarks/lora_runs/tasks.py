@@ -97,6 +97,18 @@ def _sections(folder: Path) -> Iterable[Example]:
     return [Example(text, name) for text, name in known if name in largest]
 
 
+def _roles(folder: Path) -> Iterable[Example]:
+    """Short description -> role of the package; the seven largest roles (the next ones have less than 100 packages)."""
+    known = sources.roles(folder)
+    largest = {name for name, _ in Counter(name for _, name in known).most_common(7)}
+    return [Example(text, name) for text, name in known if name in largest]
+
+
+def _words(folder: Path) -> Iterable[Example]:
+    """The words of a noun's meaning, without its definition -> lexicographer file of WordNet."""
+    return [Example(", ".join(s.words), s.category) for s in sources.synsets(folder) if s.category.startswith("noun.")]
+
+
 def _supersenses(folder: Path) -> Iterable[Example]:
     """Definition -> lexicographer file of WordNet."""
     return [Example(s.gloss, s.category) for s in sources.synsets(folder) if s.gloss]
@@ -157,9 +169,13 @@ TASKS = {
         _encoder("minilm-section", _sections),
         _encoder("minilm-supersense", _supersenses),
         _encoder("minilm-pos", _usages),
+        _encoder("minilm-role", _roles),
+        _encoder("minilm-word", _words),
         _encoder("minilm3-section", _sections, layers=3),
         _encoder("minilm3-supersense", _supersenses, layers=3),
         _encoder("minilm3-pos", _usages, layers=3),
+        _encoder("minilm3-role", _roles, layers=3),
+        _encoder("minilm3-word", _words, layers=3),
         _decoder("smollm2-summary", _summaries, template="{source}\nSummary: "),
         _decoder("smollm2-gloss", _glosses, template="Definition of {source}: "),
         _decoder("smollm2-answer", _answers, train=256, template="Question: {source}\nAnswer: "),

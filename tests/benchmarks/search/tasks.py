@@ -26,6 +26,10 @@ on the same text is too much like the deeper one to be kept for the report."""
 REPORTED_TASKS: tuple[str, ...] = (
     "minilm-pos",
     "minilm3-pos",
+    "minilm-role",
+    "minilm3-role",
+    "minilm-word",
+    "minilm3-word",
     "smollm2-summary",
     "smollm2-gloss",
     "smollm2-answer",

@@ -79,6 +79,59 @@ def test_wordnet_lines(tmp_path: Path) -> None:
     assert len(set(sources.CATEGORIES)) == 45
 
 
+STANZA = "Package: {}\nDescription: {}\nSection: x\nTag: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("role::program, use::viewing", "program"),
+        ("devel::library, implemented-in::c,\n role::devel-lib,\n works-with::text", "devel-lib"),
+        ("role::program, role::plugin", None),
+        ("role::program,\n use::viewing,\n role::plugin", None),
+        ("game::arcade, x-role::program", None),
+        ("\n role::app-data", "app-data"),
+    ],
+)
+def test_the_role_of_a_package_that_has_one(tags: str, expected: str | None) -> None:
+    stanza = f"Package: a\nTag: {tags}\nHomepage: role::source"
+    assert sources.role(stanza) == expected
+    assert sources.role("Package: a\nDescription: b") is None
+
+
+def test_of_a_source_package_each_role_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stanzas = [
+        STANZA.format("a1", "a library", "role::shared-lib") + "Source: a (1.2-3)\n",
+        STANZA.format("a2", "another library", "role::shared-lib") + "Source: a\n",
+        STANZA.format("a", "a program", "use::viewing,\n role::program"),
+        STANZA.format("b", "two roles", "role::program, role::plugin"),
+        STANZA.format("c", "no role", "use::viewing"),
+        "Package: d\nTag: role::program\n",
+        "",
+    ]
+    monkeypatch.setattr(sources, "_packages", lambda folder: iter(stanzas))
+    assert sources.roles(tmp_path) == [("a library", "shared-lib"), ("a program", "program")]
+    assert list(TASKS["minilm-role"].read(tmp_path)) == [
+        Example("a library", "shared-lib"),
+        Example("a program", "program"),
+    ]
+
+
+def test_roles_are_the_seven_largest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [(f"text {i} {j}", f"role {i}") for i in range(9) for j in range(9 - i)]
+    monkeypatch.setattr(sources, "roles", lambda folder: known)
+    assert {e.target for e in TASKS["minilm3-role"].read(tmp_path)} == {f"role {i}" for i in range(7)}
+
+
+def test_words_are_those_of_nouns_without_their_definition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        sources.Synset("noun1", "noun.plant", ("oak", "oak tree"), "a tree", ("an oak stood there",)),
+        sources.Synset("verb1", "verb.body", ("sleep",), "be asleep", ()),
+    ]
+    monkeypatch.setattr(sources, "synsets", lambda folder: iter(found))
+    assert list(TASKS["minilm-word"].read(tmp_path)) == [Example("oak, oak tree", "noun.plant")]
+
+
 def test_conversations(tmp_path: Path) -> None:
     folder = tmp_path / "chatterbot"
     folder.mkdir()
