@@ -155,8 +155,10 @@ def seed_line(task: str, runs: Sequence[Run], resamples: int = RESAMPLES) -> str
     within = finite.std(axis=1, ddof=1)  # (n,)
     spreads = (math.sqrt(np.mean(within**2)), np.median(within), finite.mean(axis=1).std(ddof=1))
     cells = [f"{spread:.3g}" for spread in spreads]
-    for figure in (spearman, kendall):
-        cells.append(_text(bootstrap(partial(between_seeds, figure), losses, resamples=resamples)))
+    ceilings = (
+        bootstrap(partial(between_seeds, figure), losses, resamples=resamples) for figure in (spearman, kendall)
+    )
+    cells += [_text(ceiling) for ceiling in ceilings]
     return f"| {task} | {len(losses)} | {losses.shape[1]} | {' | '.join(cells)} |"
 
 
