@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, SurroundingsError
 from rankwise.pretrained import at_hand
-from rankwise.report.facts import SearchFacts
+from rankwise.report.facts import SearchFacts, TrialFacts
 from rankwise.report.landscape_facts import AxisFacts, LandscapeFacts, ViewFacts
 from rankwise.settings import Settings
-from rankwise.space import ParameterText, SearchSpace, parse_space
+from rankwise.space import Objective, ParameterText, SearchSpace, Trial, parse_space
 
 if TYPE_CHECKING:  # torch takes seconds to load: only where there is something to draw
     import numpy as np
@@ -109,11 +109,17 @@ def _landscape(
         space=space,
         objective=facts.objective,
         settings=facts.algorithm.settings,
-        trials=tuple(trial.as_trial() for trial in facts.trials),
+        trials=tuple(_as_trial(trial, facts.objective) for trial in facts.trials),
         count=0,
         deadline=Deadline(seconds),
     )
     return landscape(request, load or Encoders(surroundings))
+
+
+def _as_trial(trial: TrialFacts, objective: Objective) -> Trial:
+    """The trial as the search knew it: with its value's standard error."""
+    plain = trial.as_trial()
+    return plain if plain.value is None else replace(plain, standard_error=objective.standard_error(plain.metrics))
 
 
 def _facts(found: Landscape, facts: SearchFacts) -> LandscapeFacts:

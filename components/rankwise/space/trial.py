@@ -58,6 +58,21 @@ class Objective:
         """Whether ``a`` is strictly better than ``b``."""
         return a < b if self.goal is Goal.MINIMIZE else a > b
 
+    @property
+    def error_metric(self) -> str:
+        """Name of the additional metric with which a trial tells its value's standard error.
+
+        It is that of the value as a measurement of the configuration, such as the error over the seeds that the value
+        is the mean of. The error over validation examples is not meant where trials share them: what the choice of
+        examples adds to one value it adds to the others too, and a comparison of two trials loses little by it.
+        """
+        return f"{self.metric}_standard_error"
+
+    def standard_error(self, metrics: Mapping[str, float]) -> float | None:
+        """The value's standard error among a trial's metrics; None where it is missing, negative or not finite."""
+        error = metrics.get(self.error_metric)
+        return error if error is not None and 0.0 <= error < math.inf else None
+
 
 def parse_finite(text: str) -> float | None:
     """A metric's text as a finite float; None for ``""``, ``unavailable``, ``nan``, ``inf`` and all else.
@@ -81,9 +96,10 @@ class Trial:
         state: see :class:`TrialState`.
         value: the objective's value (its own direction, not negated); None unless one was measured.
         metrics: every finite metric by name, the objective's among them when it was measured.
+        standard_error: of the value, see :attr:`Objective.error_metric`; None where it is not known.
 
     Raises:
-        ValueError: when state and value contradict each other, or a value is not finite.
+        ValueError: when state, value and standard error contradict each other, or one is not finite.
     """
 
     name: str
@@ -91,6 +107,7 @@ class Trial:
     state: TrialState
     value: float | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    standard_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.value is not None and not math.isfinite(self.value):
@@ -99,3 +116,9 @@ class Trial:
             raise ValueError(f"trial {self.name!r}: a succeeded trial needs a value")
         if self.state in (TrialState.PENDING, TrialState.FAILED, TrialState.UNAVAILABLE) and self.value is not None:
             raise ValueError(f"trial {self.name!r}: a {self.state.value} trial has no value, got {self.value!r}")
+        if self.standard_error is not None:
+            if self.value is None:
+                raise ValueError(f"trial {self.name!r}: without a value there is no standard error")
+            if not 0.0 <= self.standard_error < math.inf:
+                said = f"must be finite and not negative, or None, got {self.standard_error!r}"
+                raise ValueError(f"trial {self.name!r}: standard error {said}")

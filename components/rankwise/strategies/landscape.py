@@ -36,7 +36,7 @@ from rankwise.strategies.base import SuggestRequest, seed_of
 from rankwise.strategies.candidates import CandidateSet
 from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import Knowledge
-from rankwise.strategies.language_bo import model_settings, sources_of, standardized
+from rankwise.strategies.language_bo import known_variances, model_settings, sources_of, standardized
 from rankwise.strategies.language_options import OPTIONS
 from rankwise.strategies.models import ModelSettings, Question, fit_language, fit_models, search_prompt
 from rankwise.strategies.options import ParsedOptions
@@ -227,6 +227,7 @@ def _question(
         chosen=np.arange(len(points)),
         observations=observations,
         outcomes=standardized(options, observations.values),
+        variances=known_variances(options, observations),
         pending=(),
         deadline=request.deadline,
     )

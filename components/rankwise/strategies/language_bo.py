@@ -59,7 +59,7 @@ from rankwise.strategies.sequence import (
 from rankwise.surrogate.acquisition import AcquisitionKind, Member, mixture_mean, select
 from rankwise.surrogate.deep_kernel import DeepKernelSettings
 from rankwise.surrogate.failure import FailureModel
-from rankwise.surrogate.observations import Observations, outcomes, plain_outcomes, read_trials
+from rankwise.surrogate.observations import Observations, outcome_variances, outcomes, plain_outcomes, read_trials
 from rankwise.surrogate.paper_kernel import PaperKernelSettings
 
 log = logging.getLogger(__name__)
@@ -193,6 +193,7 @@ class LanguageBO:
         space = request.space
         values = observations.values  # (n,)
         y = standardized(options, values)
+        known = known_variances(options, observations)
         measured = space.encode(observations.measured)  # (n, D)
         candidates = _candidates(request, options, _best_positions(measured, values))
         untried = candidates.untried(tried.keys())
@@ -204,7 +205,7 @@ class LanguageBO:
         features = Features(covering, Knowledge(sources, covering))
         fitted = fit_models(
             settings,
-            Question(space, candidates, features, untried, observations, y, pending, request.deadline),
+            Question(space, candidates, features, untried, observations, y, known, pending, request.deadline),
         )
         details.update(fitted.details)
         fallback, reason = fitted.fallback, fitted.reason
@@ -240,6 +241,13 @@ def standardized(options: ParsedOptions, values: NDArray[np.float64]) -> NDArray
     """Measured values (n,), smaller is better, as the outcomes (n,) that the models are fitted to."""
     # The paper standardizes and no more; that bad values are tamed is ours.
     return plain_outcomes(values) if options.text("surrogate") == "paper" else outcomes(values)
+
+
+def known_variances(options: ParsedOptions, observations: Observations) -> NDArray[np.float64] | None:
+    """Variances (n,) of the outcomes that the trials tell; None where they do not count."""
+    if options.text("surrogate") == "paper" or not observations.standard_errors.any():
+        return None
+    return outcome_variances(observations.values, observations.standard_errors)
 
 
 def model_settings(

@@ -77,6 +77,7 @@ class Question:
         chosen: indices of the candidates to score.
         observations: the trials.
         outcomes: of ``observations.measured``.  # (n,)
+        variances: of the outcomes, as far as they are known; None for not at all.  # (n,)
         pending: configurations to count as running.
         deadline: for everything together.
     """
@@ -87,6 +88,7 @@ class Question:
     chosen: NDArray[np.intp]
     observations: Observations
     outcomes: NDArray[np.float64]
+    variances: NDArray[np.float64] | None
     pending: Sequence[dict[str, str]]
     deadline: Deadline
 
@@ -201,7 +203,14 @@ def _numeric(settings: ModelSettings, question: Question, details: dict[str, flo
     began = time.monotonic()
     space, features = question.space, question.features
     observed = features(space.at(space.encode(question.observations.measured)))
-    surrogate = fit_informed(observed, question.outcomes, features.sources, settings.kernel.steps, question.deadline)
+    surrogate = fit_informed(
+        observed,
+        question.outcomes,
+        features.sources,
+        settings.kernel.steps,
+        question.deadline,
+        question.variances,
+    )
     details["seconds_numeric"] = time.monotonic() - began
     for i, trust in enumerate(trust_in_sources(surrogate)):
         details[f"trust_{i}"] = trust
@@ -257,6 +266,7 @@ def _language(settings: ModelSettings, question: Question, details: dict[str, fl
             numeric_features(question.space, question.candidates.points.units[:covering]),
             settings.kernel,
             question.deadline,
+            question.variances,
         )
     model = _Model(surrogate, question.chosen, candidates[question.chosen], observed, pending)
     if settings.surrogate == "paper" and settings.paper.token:

@@ -151,7 +151,7 @@ def trials(
     Args:
         messages: in any order.
         space: a trial whose assignments it does not contain is foreign.
-        aim: whose metric gives a trial its value.
+        aim: whose metric gives a trial its value, and whose ``error_metric`` the value's standard error.
         experiment: the Experiment's name.
         scope: see :func:`rankwise.suggest.naming.trial_name`; None: names tell nothing.
 
@@ -197,7 +197,8 @@ def _trial(message: api_pb2.Trial, assignments: dict[str, str], aim: Objective) 
         state = TrialState.UNAVAILABLE
     if state not in (TrialState.SUCCEEDED, TrialState.EARLY_STOPPED):
         value = None
-    return Trial(message.name, assignments, state, value, metrics)
+    error = None if value is None else aim.standard_error(metrics)
+    return Trial(message.name, assignments, state, value, metrics, error)
 
 
 # --- domain -> messages -----------------------------------------------------------------------------------------------
@@ -279,6 +280,8 @@ def trial_message(trial: Trial, aim: Objective) -> api_pb2.Trial:
     metrics = dict(trial.metrics)
     if trial.value is not None:
         metrics[aim.metric] = trial.value
+    if trial.standard_error is not None:
+        metrics[aim.error_metric] = trial.standard_error
     return api_pb2.Trial(
         name=trial.name,
         spec=api_pb2.TrialSpec(

@@ -167,9 +167,17 @@ class _Joint(Module):  # type: ignore[misc]  # gpytorch ships no types
         process: the Gaussian process.
         vectors: of the observations.  # (n, d)
         y: standardized outcomes.  # (n,)
+        variances: known noise variances of the outcomes, beside the fitted one; None for nothing.  # (n,)
     """
 
-    def __init__(self, projection: Projection, process: GaussianProcess, vectors: Tensor, y: Tensor) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        process: GaussianProcess,
+        vectors: Tensor,
+        y: Tensor,
+        variances: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.process = process
         self._projection = [projection]  # in a list: no submodule, its tensors are not fitted
@@ -178,6 +186,7 @@ class _Joint(Module):  # type: ignore[misc]  # gpytorch ships no types
         self._coordinates = S @ self._basis  # (n, k)
         self._start = S @ projection.start.T  # (n, q)
         self._y = y
+        self._variances = variances
         free = bool((projection.size > 0).any())
         shape = (len(projection.start), self._basis.shape[1])
         self.register_parameter("A", nn.Parameter(torch.zeros(shape, dtype=torch.float64), requires_grad=free))
@@ -193,7 +202,8 @@ class _Joint(Module):  # type: ignore[misc]  # gpytorch ships no types
         projection = self._projection[0]
         h = self._start + self._coordinates @ (projection.size * self.A).T  # (n, q)
         prior = 0.5 * (self.A.square().sum() + self.bias.square().sum())
-        total: Tensor = self.process.loss(projection.finish(h, self.bias), self._y) + prior / len(self._y)
+        Z = projection.finish(h, self.bias)  # (n, q)  # noqa: N806
+        total: Tensor = self.process.loss(Z, self._y, self._variances) + prior / len(self._y)
         return total
 
     def write_back(self) -> None:
@@ -210,6 +220,7 @@ def fit_deep_kernel(
     positions: NDArray[np.float64],
     settings: DeepKernelSettings | None = None,
     deadline: Deadline | None = None,
+    variances: NDArray[np.float64] | None = None,
 ) -> FittedSurrogate:
     """Fit the deep kernel.
 
@@ -220,6 +231,7 @@ def fit_deep_kernel(
         positions: numbers of the reference configurations.  # (r, p)
         settings: how to build and fit.
         deadline: the fit stops when it comes.
+        variances: known noise variances of the outcomes, beside the fitted one; None for nothing.  # (n,)
 
     Returns:
         The surrogate over raw vectors (m, d), in eval mode. With fewer than two observations nothing is fitted.
@@ -232,8 +244,10 @@ def fit_deep_kernel(
     process = GaussianProcess(matern_kernel(settings.projection_dim, settings.spread))
     if len(y) >= 2:
         rows = representative(y)
-        joint = _Joint(projection, process, torch.tensor(np.asarray(X[rows], dtype=np.float64)), torch.tensor(y[rows]))
+        vectors = torch.tensor(np.asarray(X[rows], dtype=np.float64))  # (r, d)
+        known = None if variances is None else torch.tensor(variances[rows])  # (r,)
+        joint = _Joint(projection, process, vectors, torch.tensor(y[rows]), known)
         # The second attempt fixes the projection: a plain process is the most robust thing to fit.
         minimize(joint, joint.loss, [lambda: None, joint.freeze], settings.steps, deadline or Deadline.never())
         joint.write_back()
-    return FittedSurrogate(process, projection.features, X, y)
+    return FittedSurrogate(process, projection.features, X, y, variances)

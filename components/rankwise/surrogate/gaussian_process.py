@@ -5,7 +5,9 @@ Notation (Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006)
     Z       (n, q)  features of the observed configurations
     y       (n,)    standardized outcomes, smaller is better
     F       (m, q)  features of the rows to predict (candidates, observed, pending)
-    K       (n, n)  kernel matrix of Z;  S = K + σ² I;  S = L Lᵀ
+    K       (n, n)  kernel matrix of Z;  S = K + σ² I + diag(v);  S = L Lᵀ
+    σ²              noise variance of every observation, fitted
+    v       (n,)    variances that are known beside it, from the observations' standard errors; 0 where none is
     m(Z)    (n,)    prior mean, a constant unless a process says otherwise
     α       (n,)    S⁻¹ (y − m(Z))
     f             the latent function, without observation noise
@@ -144,14 +146,15 @@ class GaussianProcess(Module):  # type: ignore[misc]  # gpytorch ships no types
         variance: Tensor = self.covar_module.forward(Z, Z, diag=True)
         return variance
 
-    def factor(self, Z: Tensor) -> Tensor:  # noqa: N803
-        """L (n, n) of the noisy kernel matrix of Z (n, q)."""
+    def factor(self, Z: Tensor, variances: Tensor | None = None) -> Tensor:  # noqa: N803
+        """L (n, n) of S, the noisy kernel matrix of Z (n, q), with variances v (n,); None for 0."""
         K = self.covariance(Z, Z)  # (n, n)  # noqa: N806
-        return cholesky(K + self.noise * torch.eye(len(Z), dtype=K.dtype))
+        S = K + self.noise * torch.eye(len(Z), dtype=K.dtype)  # (n, n)  # noqa: N806
+        return cholesky(S if variances is None else S + torch.diag(variances))
 
-    def log_marginal_likelihood(self, Z: Tensor, y: Tensor) -> Tensor:  # noqa: N803
-        """log N(y | m(Z), K + σ² I): Rasmussen & Williams eq. 2.30."""
-        L = self.factor(Z)  # (n, n)  # noqa: N806
+    def log_marginal_likelihood(self, Z: Tensor, y: Tensor, variances: Tensor | None = None) -> Tensor:  # noqa: N803
+        """log N(y | m(Z), K + σ² I + diag(v)): Rasmussen & Williams eq. 2.30."""
+        L = self.factor(Z, variances)  # (n, n)  # noqa: N806
         r: Tensor = torch.linalg.solve_triangular(L, (y - self.mean(Z)).unsqueeze(-1), upper=False)  # (n, 1)
         return -0.5 * r.square().sum() - L.diagonal().log().sum() - 0.5 * len(y) * math.log(2 * math.pi)
 
@@ -162,9 +165,9 @@ class GaussianProcess(Module):  # type: ignore[misc]  # gpytorch ships no types
             total = total + prior.log_prob(closure(module)).sum()
         return total
 
-    def loss(self, Z: Tensor, y: Tensor) -> Tensor:  # noqa: N803
+    def loss(self, Z: Tensor, y: Tensor, variances: Tensor | None = None) -> Tensor:  # noqa: N803
         """Negative log posterior of the hyperparameters per observation (GPyTorch's scaling)."""
-        return -(self.log_marginal_likelihood(Z, y) + self.log_prior()) / len(y)
+        return -(self.log_marginal_likelihood(Z, y, variances) + self.log_prior()) / len(y)
 
 
 class FittedSurrogate:
@@ -175,6 +178,7 @@ class FittedSurrogate:
         features: map from raw rows (m, d) to features (m, q), float64 and without gradient.
         X: observed rows (n, d); n may be 0, then the posterior is the prior.
         y: standardized outcomes (n,).
+        variances: what is known of their noise variances, beside the fitted one; None for nothing.  # (n,)
 
     Raises:
         FitError: the kernel matrix cannot be factorized.
@@ -186,13 +190,15 @@ class FittedSurrogate:
         features: Features,
         X: NDArray[np.floating],  # noqa: N803
         y: NDArray[np.float64],
+        variances: NDArray[np.float64] | None = None,
     ) -> None:
         self.model = model.eval()
         self.features = features
         with torch.no_grad():
             self.Z = features(X)  # (n, q)
             self.y = torch.as_tensor(y, dtype=torch.float64)  # (n,)
-            self.L = model.factor(self.Z) if len(self.y) else torch.zeros((0, 0), dtype=torch.float64)  # (n, n)
+            v = None if variances is None else torch.as_tensor(variances, dtype=torch.float64)  # (n,)
+            self.L = model.factor(self.Z, v) if len(self.y) else torch.zeros((0, 0), dtype=torch.float64)  # (n, n)
             residual = (self.y - model.mean(self.Z)).unsqueeze(-1)  # (n, 1)
             self.alpha = torch.cholesky_solve(residual, self.L).squeeze(-1) if len(self.y) else self.y  # (n,)
 
@@ -214,7 +220,7 @@ class FittedSurrogate:
             return (-0.5 * (residual.square() / variance + variance.log() + math.log(2 * math.pi))).numpy()
 
     def log_density(self, X: NDArray[np.floating], y: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
-        """Log predictive density (m,) of new noisy outcomes y (m,) at rows X (m, d)."""
+        """Log predictive density (m,) of new outcomes y (m,) with the noise σ² alone at rows X (m, d)."""
         mean, latent = self.posterior(X)
         variance = latent + self.model.noise.item()
         density: NDArray[np.float64] = -0.5 * ((y - mean) ** 2 / variance + np.log(2 * math.pi * variance))

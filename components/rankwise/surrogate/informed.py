@@ -70,6 +70,7 @@ def fit_informed(
     sources: int,
     steps: int = FIT_STEPS,
     deadline: Deadline | None = None,
+    variances: NDArray[np.float64] | None = None,
 ) -> FittedSurrogate:
     """Fit the informed process.
 
@@ -79,6 +80,7 @@ def fit_informed(
         sources: k ≥ 0.
         steps: L-BFGS-B iterations.
         deadline: the fit stops when it comes.
+        variances: known noise variances of the outcomes, beside the fitted one; None for nothing.  # (n,)
 
     Raises:
         FitError: the fit failed numerically in every attempt.
@@ -86,8 +88,9 @@ def fit_informed(
     model = InformedProcess(X.shape[1] - sources, sources)
     if len(y) >= 2:
         rows = representative(y)
-        maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), steps, deadline or Deadline.never())
-    return FittedSurrogate(model, identity, X, y)
+        known = None if variances is None else torch.tensor(variances[rows])
+        maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), steps, deadline or Deadline.never(), known)
+    return FittedSurrogate(model, identity, X, y, variances)
 
 
 def trust_in_sources(surrogate: FittedSurrogate) -> list[float]:

@@ -65,6 +65,7 @@ def maximize_posterior(
     y: Tensor,
     steps: int,
     deadline: Deadline,
+    variances: Tensor | None = None,
 ) -> None:
     """Fit a process's hyperparameters to their maximum a posteriori, in place.
 
@@ -74,6 +75,7 @@ def maximize_posterior(
         y: standardized outcomes (n,).
         steps: L-BFGS-B iterations.
         deadline: the fit stops when it comes.
+        variances: known noise variances of the outcomes, beside the fitted one; None for nothing.  # (n,)
 
     Raises:
         FitError: no attempt gave a finite likelihood.
@@ -84,7 +86,7 @@ def maximize_posterior(
         kernel.lengthscale = torch.full_like(kernel.lengthscale, lengthscale)
 
     starts = [lambda: None, *(lambda value=value: shorter(value) for value in FURTHER_LENGTHSCALES)]
-    minimize(model, lambda: model.loss(Z, y), starts, steps, deadline)
+    minimize(model, lambda: model.loss(Z, y, variances), starts, steps, deadline)
 
 
 def fit_numeric(
@@ -92,6 +94,7 @@ def fit_numeric(
     y: NDArray[np.float64],
     steps: int = FIT_STEPS,
     deadline: Deadline | None = None,
+    variances: NDArray[np.float64] | None = None,
 ) -> FittedSurrogate:
     """Fit the ordinary Gaussian process.
 
@@ -101,6 +104,7 @@ def fit_numeric(
             the modes of their priors.
         steps: L-BFGS-B iterations.
         deadline: the fit stops when it comes.
+        variances: known noise variances of the outcomes, beside the fitted one; None for nothing.  # (n,)
 
     Raises:
         FitError: the fit failed numerically in every attempt.
@@ -109,5 +113,6 @@ def fit_numeric(
     model = GaussianProcess(matern_kernel(q))
     if len(y) >= 2:
         rows = representative(y)
-        maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), steps, deadline or Deadline.never())
-    return FittedSurrogate(model, identity, X, y)
+        known = None if variances is None else torch.tensor(variances[rows])
+        maximize_posterior(model, identity(X[rows]), torch.tensor(y[rows]), steps, deadline or Deadline.never(), known)
+    return FittedSurrogate(model, identity, X, y, variances)

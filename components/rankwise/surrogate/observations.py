@@ -2,7 +2,8 @@
 
 - **Direction**: values are turned so that smaller is better.
 - **Measured**: succeeded trials, and early-stopped ones that reported a value. Several trials of one configuration
-  (other seeds) stay several observations: they tell the model how noisy the objective is.
+  (other seeds) stay several observations: they tell the model how noisy the objective is. A trial that reports its
+  value's standard error is an observation with a noise of its own.
 - **Failed**: failed and unavailable trials, and early-stopped ones without a value. They get no invented value: a
   made-up number would bend the regression around it. They train a model of their own, the probability of failure
   (:mod:`rankwise.surrogate.failure`), and the acquisition is weighted with the probability of success.
@@ -26,6 +27,9 @@ from rankwise.space import Goal, Objective, SearchSpace, Trial, TrialState
 Key = tuple[Hashable, ...]
 HUGE = 1e100
 """Values beyond it are scaled down first, so that their squares do not overflow."""
+LARGEST_DEVIATION = 1e6
+"""Standard errors beyond it, in units of the outcomes' spread, count as this: nothing is left of the observation, and a
+Cholesky factor still exists."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Observations:
     Attributes:
         measured: configurations with a value, one per observation (n).
         values: their values, smaller is better.  # (n,)
+        standard_errors: of the values, in their units; 0 where it is not known.  # (n,)
         failed: configurations that ended without a value (k).
         pending: configurations without an end yet (p); one entry per configuration.
         tried: how often each configuration was tried, is tried or failed.
@@ -64,6 +69,7 @@ class Observations:
 
     measured: tuple[dict[str, str], ...]
     values: NDArray[np.float64]
+    standard_errors: NDArray[np.float64]
     failed: tuple[dict[str, str], ...]
     pending: tuple[dict[str, str], ...]
     tried: dict[Key, int]
@@ -93,9 +99,10 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
         else:
             ignored += 1
     # Names are random in Katib: the order is by content, so that floating point sums are the same in a repeated run.
-    known.sort(key=lambda pair: (repr(pair[0]), pair[1].state.value, pair[1].value or 0.0, pair[1].name))
+    known.sort(key=lambda pair: _content(*pair))
     measured: list[dict[str, str]] = []
     values: list[float] = []
+    errors: list[float] = []
     failed: list[dict[str, str]] = []
     pending: dict[Key, dict[str, str]] = {}
     tried: dict[Key, int] = {}
@@ -109,9 +116,11 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
         else:
             measured.append(assignments)
             values.append(sign * trial.value)
+            errors.append(trial.standard_error or 0.0)
     return Observations(
         measured=tuple(measured),
         values=np.array(values, dtype=np.float64),
+        standard_errors=np.array(errors, dtype=np.float64),
         failed=tuple(failed),
         pending=tuple(pending.values()),
         tried=tried,
@@ -120,17 +129,20 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
     )
 
 
+def _content(key: Key, trial: Trial) -> tuple[str, str, float, float, str]:
+    return repr(key), trial.state.value, trial.value or 0.0, trial.standard_error or 0.0, trial.name
+
+
 def plain_outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Values (n,) with mean 0 and variance 1, and no more: a value far off presses all others together."""
-    y = _within_squares(values)
+    y = values / _unit(values)
     return Standardize.fit(y)(y)
 
 
-def _within_squares(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A copy of the values, scaled down where their squares would overflow."""
-    y = np.array(values, dtype=np.float64)
-    largest = float(np.abs(y).max(initial=0.0))
-    return y / largest if largest > HUGE else y
+def _unit(values: NDArray[np.float64]) -> float:
+    """What values (n,) are divided by, so that their squares do not overflow: 1 but for huge ones."""
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest if largest > HUGE else 1.0
 
 
 def outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,7 +159,12 @@ def outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns:
         Finite outcomes in the same order of size.  # (n,)
     """
-    y = _within_squares(values)
+    warped = _warp(values / _unit(values))
+    return Standardize.fit(warped)(warped)
+
+
+def _warp(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Half-rank warping of values y (n,), not standardized yet: the good half is only shifted."""
     if len(y) == 0:
         return y
     median = float(np.median(y))
@@ -155,7 +172,44 @@ def outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = float(np.sqrt(np.mean((y[good] - median) ** 2)))
     if not good.all():
         quantile = ndtri((rankdata(y) - 0.5) / len(y))  # (n,)
-        y = np.where(good, y - median, np.maximum(quantile, 0.0) * (spread or 1.0))
-    else:
-        y = y - median
-    return Standardize.fit(y)(y)
+        return np.where(good, y - median, np.maximum(quantile, 0.0) * (spread or 1.0))
+    return y - median
+
+
+def outcome_variances(values: NDArray[np.float64], standard_errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Variances (n,) of :func:`outcomes` that follow from the standard errors of the values.
+
+    Outcomes are an increasing function g of the values: in the good half a line of slope 1 / scale; in the other half
+    known at the observed values, and straight between them. Better than the best value the line goes on; worse than
+    the worst g stays where it is, for a rank cannot be worse. Two points y ± s of half the weight each have mean y and
+    variance s²; g makes of them a distribution of variance ((g(y + s) − g(y − s)) / 2)². Within the good half this is
+    (s / scale)², the error in the outcomes' units; elsewhere g's mean slope over y ± s takes the place of 1 / scale, so
+    that an error of 1e5 on a loss of 1e6 says no more than which ranks the value may have.
+
+    Values that are all equal give no unit to measure their errors in: 0.
+
+    Args:
+        values: finite, smaller is better.  # (n,)
+        standard_errors: of the values, finite; 0 where it is not known.  # (n,)
+
+    Returns:
+        From 0 to :data:`LARGEST_DEVIATION` squared; exactly 0 where the standard error is 0.  # (n,)
+    """
+    unit = _unit(values)
+    y, s = values / unit, standard_errors / unit
+    known, first = np.unique(y, return_index=True)  # (k,) both
+    if len(known) < 2:
+        return np.zeros(len(y))
+    warped = _warp(y)
+    g = warped[first]  # (k,)
+    # With one good value, however often, there is no line: the first segment leads out of the good half.
+    slope = 1.0 if known[1] <= np.median(y) else (g[1] - g[0]) / (known[1] - known[0])
+
+    def at(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.where(x < known[0], g[0] + slope * (x - known[0]), np.interp(x, known, g))
+
+    with np.errstate(over="ignore", invalid="ignore"):  # errors of 1e300 are no error of ours
+        deviation = (at(y + s) - at(y - s)) / 2 / Standardize.fit(warped).scale  # (n,)
+    bounded = np.where(s > 0, np.nan_to_num(deviation, nan=LARGEST_DEVIATION), 0.0).clip(0.0, LARGEST_DEVIATION)
+    variances: NDArray[np.float64] = bounded**2
+    return variances
