@@ -1,8 +1,10 @@
-"""The command line: verbs, exit codes, messages. Each case is a process of its own, as a user has it."""
+"""The command line: verbs, exit codes, messages. One case is a process of its own, as a user has it.
+
+The others call ``main``: a process loads the libraries anew, for seconds.
+"""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +18,6 @@ from rankwise.local.document import dump
 
 REPOSITORY = Path(__file__).parents[2]
 QUICKSTART = REPOSITORY / "katib" / "experiments" / "quickstart.yaml"
-
-
-def rankwise(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "rankwise.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **environment},
-    )
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,10 +59,11 @@ def test_help_of_a_trial_needs_no_torch() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_validate_accepts_the_experiments_that_we_ship() -> None:
-    result = rankwise("validate", *map(str, sorted((REPOSITORY / "katib" / "experiments").glob("*.yaml"))))
-    assert (result.returncode, result.stderr) == (0, "")
-    assert f"{QUICKSTART}: valid; 5 parameters, 1,440 configurations\n" in result.stdout
+def test_validate_accepts_the_experiments_that_we_ship(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["validate", *map(str, sorted((REPOSITORY / "katib" / "experiments").glob("*.yaml")))])
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, "")
+    assert f"{QUICKSTART}: valid; 5 parameters, 1,440 configurations\n" in shown.out
 
 
 def test_validate_names_every_mistake_of_every_file(tmp_path: Path) -> None:
@@ -87,7 +79,10 @@ def test_validate_names_every_mistake_of_every_file(tmp_path: Path) -> None:
     ]
     second = tmp_path / "second.yaml"
     second.write_text(dump(document))
-    result = rankwise("validate", str(first), str(second), str(tmp_path / "none.yaml"))
+    result = subprocess.run(
+        [sys.executable, "-m", "rankwise.cli", "validate", str(first), str(second), str(tmp_path / "none.yaml")],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert (result.returncode, result.stdout) == (2, "")
     lines = result.stderr.splitlines()
     for path, place, given in [
@@ -101,11 +96,14 @@ def test_validate_names_every_mistake_of_every_file(tmp_path: Path) -> None:
         assert found, f"{path} {place} in {result.stderr}"
 
 
-def test_wrong_surroundings_are_wrong_input(tmp_path: Path) -> None:
-    result = rankwise("validate", str(QUICKSTART), RANKWISE_THREADS="two")
-    assert result.returncode == 2
-    assert "RANKWISE_THREADS: got 'two'; allowed: a whole number greater than 0" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_wrong_surroundings_are_wrong_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANKWISE_THREADS", "two")
+    assert main(["validate", str(QUICKSTART)]) == 2
+    shown = capsys.readouterr().err
+    assert "RANKWISE_THREADS: got 'two'; allowed: a whole number greater than 0" in shown
+    assert "Traceback" not in shown
 
 
 def test_report_of_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

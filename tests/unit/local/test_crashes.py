@@ -1,4 +1,7 @@
-"""The engine as a process of its own: killed, interrupted, started twice, on a full disk."""
+"""The engine as a process of its own: killed, interrupted, started twice, on a full disk.
+
+What comes after such an end runs in this process (``again``): it is the run folder that it is about.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from rankwise.cli import main
 from rankwise.local.engine import run
 from support.local_runs import (
     LOSS,
@@ -44,6 +48,14 @@ def engine(file: Path, folder: Path, endpoint: str, prefix: tuple[str, ...] = ()
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
+
+
+def again(file: Path, folder: Path, endpoint: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """The same command in this process, which need not load anything."""
+    capsys.readouterr()
+    code = main(engine_command(file, folder, endpoint)[3:])  # without python -m rankwise.cli
+    shown = capsys.readouterr()
+    return code, shown.out, shown.err
 
 
 def wait_until(condition: object, process: subprocess.Popen[str] | None = None) -> None:
@@ -132,7 +144,9 @@ def test_kill_9_with_three_side_by_side(tmp_path: Path, service: FakeSuggestions
     assert all(earlier <= later for earlier, later in pairwise(seen))
 
 
-def test_a_trial_that_ended_while_no_engine_ran_is_not_run_again(tmp_path: Path, endpoint: str) -> None:
+def test_a_trial_that_ended_while_no_engine_ran_is_not_run_again(
+    tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     body = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n{LOSS}"
     file = experiment(tmp_path, body, maxTrialCount=1)
     folder = tmp_path / "run"
@@ -143,14 +157,16 @@ def test_a_trial_that_ended_while_no_engine_ran_is_not_run_again(tmp_path: Path,
     (trial,) = (folder / "trials").iterdir()
     (tmp_path / "go").touch()
     wait_until(lambda: (trial / "exit-code").exists())
-    code, out, _ = finish(engine(file, folder, endpoint))
+    code, out, _ = again(file, folder, endpoint, capsys)
     assert code == 0
     assert "taken up again" in out
     assert (trial / "starts").read_text() == "start\n"
     assert rows(folder, "SELECT condition, attempts FROM trials") == [("Succeeded", 1)]
 
 
-def test_a_killed_trial_is_started_again_with_its_assignments(tmp_path: Path, endpoint: str) -> None:
+def test_a_killed_trial_is_started_again_with_its_assignments(
+    tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As after a power cut: engine and trial are both gone."""
     body = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n{LOSS}"
     file = experiment(tmp_path, body, maxTrialCount=1)
@@ -163,14 +179,14 @@ def test_a_killed_trial_is_started_again_with_its_assignments(tmp_path: Path, en
     ((pid,),) = rows(folder, "SELECT pid FROM trials")
     os.killpg(pid, signal.SIGKILL)
     (tmp_path / "go").touch()
-    code, _, _ = finish(engine(file, folder, endpoint))
+    code, _, _ = again(file, folder, endpoint, capsys)
     assert code == 0
     assert [row[:2] for row in search_rows(folder)] == [row[:2] for row in before]
     assert rows(folder, "SELECT condition, attempts FROM trials") == [("Succeeded", 2)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_ctrl_c(tmp_path: Path, endpoint: str, number: signal.Signals) -> None:
+def test_ctrl_c(tmp_path: Path, endpoint: str, number: signal.Signals, capsys: pytest.CaptureFixture[str]) -> None:
     body = f"""
 def save(*_):
     print("saved", flush=True)
@@ -195,7 +211,7 @@ while not os.path.exists({str(tmp_path / "go")!r}): time.sleep(0.01)
         assert not Path(f"/proc/{pid}").exists()
     assert [condition for _, _, condition in search_rows(folder)] == ["Interrupted"] * 2
     (tmp_path / "go").touch()
-    code, out, err = finish(engine(file, folder, endpoint))
+    code, out, err = again(file, folder, endpoint, capsys)
     assert (code, err) == (0, "")
     assert "started again" in out
     assert status(folder)["trialsSucceeded"] == 2
@@ -227,13 +243,13 @@ def test_ctrl_c_while_the_service_thinks(tmp_path: Path, service: FakeSuggestion
     assert "Traceback" not in err
 
 
-def test_two_engines_at_once(tmp_path: Path, endpoint: str) -> None:
+def test_two_engines_at_once(tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     body = f"while not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n{LOSS}"
     file = experiment(tmp_path, body, maxTrialCount=1)
     folder = tmp_path / "run"
     first = engine(file, folder, endpoint)
     wait_until(lambda: list(folder.glob("trials/*/starts")), first)
-    code, out, err = finish(engine(file, folder, endpoint))
+    code, out, err = again(file, folder, endpoint, capsys)
     assert code == 2
     assert f"process {first.pid} works in this one" in err
     assert out == ""
@@ -242,7 +258,7 @@ def test_two_engines_at_once(tmp_path: Path, endpoint: str) -> None:
     assert rows(folder, "SELECT condition, attempts FROM trials") == [("Succeeded", 1)]
 
 
-def test_a_disk_that_becomes_full(tmp_path: Path, endpoint: str) -> None:
+def test_a_disk_that_becomes_full(tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No file may grow beyond 250 kB: the journal's log meets that first. Room again, and the run goes on."""
     body = "for _ in range(700): print('loss=1')\nprint('loss=2')"
     file = experiment(tmp_path, body, maxTrialCount=7)
@@ -256,15 +272,17 @@ def test_a_disk_that_becomes_full(tmp_path: Path, endpoint: str) -> None:
     assert "Traceback" not in err
     before = [row for row in search_rows(folder) if row[2] == "Succeeded"]
     assert before
-    code, _, err = finish(engine(file, folder, endpoint))
+    code, _, err = again(file, folder, endpoint, capsys)
     assert (code, err) == (0, "")
     assert search_rows(folder)[: len(before)] == before
     assert status(folder)["trialsSucceeded"] == 7
 
 
-def test_exit_codes_and_plain_lines(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:
+def test_exit_codes_and_plain_lines(
+    tmp_path: Path, service: FakeSuggestions, endpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = experiment(tmp_path, "sys.exit(1)", maxFailedTrialCount=2)
-    code, out, err = finish(engine(file, tmp_path / "run", endpoint))
+    code, out, err = again(file, tmp_path / "run", endpoint, capsys)
     assert (code, err) == (4, "")
     assert "max failed count" in out
     assert out.isascii()
@@ -280,7 +298,7 @@ def test_exit_codes_and_plain_lines(tmp_path: Path, service: FakeSuggestions, en
     assert lines[-2].startswith("best: ")
 
 
-def test_ctrl_c_in_the_final_runs(tmp_path: Path, endpoint: str) -> None:
+def test_ctrl_c_in_the_final_runs(tmp_path: Path, endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     body = f'{LOSS}\nwhile "evaluate" in flags and not os.path.exists({str(tmp_path / "go")!r}): time.sleep(0.01)'
     annotations = {"rankwise.dev/final-arguments": '["--evaluate=test"]'}
     file = experiment(tmp_path, body, maxTrialCount=1, annotations=annotations)
@@ -292,7 +310,7 @@ def test_ctrl_c_in_the_final_runs(tmp_path: Path, endpoint: str) -> None:
     query = "SELECT kind, condition, attempts FROM trials ORDER BY kind DESC"
     assert rows(folder, query) == [("search", "Succeeded", 1), ("final", "Interrupted", 1)]
     (tmp_path / "go").touch()
-    assert finish(engine(file, folder, endpoint))[0] == 0
+    assert again(file, folder, endpoint, capsys)[0] == 0
     assert rows(folder, query) == [("search", "Succeeded", 1), ("final", "Succeeded", 2)]
 
 

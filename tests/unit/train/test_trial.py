@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from rankwise.artifacts import Manifest, Outcome, open_store
 from rankwise.train import trial
 from rankwise.train.__main__ import main
+from rankwise.train.loop import Training
 from support.trainings import options
 
 KATIB = re.compile(r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)")
@@ -246,8 +247,35 @@ def start(step: int, command: list[str]) -> subprocess.Popen[str]:
     raise AssertionError(f"ended before step {step}: {process.communicate()[1]}")
 
 
+def kill(step: int, command: list[str]) -> None:
+    """Kill a process after a step."""
+    process = start(step, command)
+    process.kill()
+    process.communicate("\n", timeout=120)
+    assert process.returncode == -signal.SIGKILL
+
+
+def terminate(step: int, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM after a step; to this very process, which has the libraries (test_katib_trial.py has another's)."""
+    real = Training._step
+
+    def stopped(self: Training, number: int) -> float:
+        loss = real(self, number)
+        if number + 1 == step:
+            signal.raise_signal(signal.SIGTERM)
+        return loss
+
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_step", stopped)
+        assert main(command) == 143
+    err = capsys.readouterr().err
+    assert f"stopped after step {step}" in err
+    assert "Traceback" not in err
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_goes_on_as_if_nothing_had_happened(
+def test_a_stopped_trial_goes_on_as_if_nothing_had_happened(
     how: signal.Signals, llama: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(folder: str) -> list[str]:
@@ -255,22 +283,16 @@ def test_a_killed_process_goes_on_as_if_nothing_had_happened(
         checkpoints = ["--checkpoint-every", "4"] if how is signal.SIGKILL else []
         return arguments(llama, data, *more, *checkpoints, "--store", str(tmp_path / folder), "--trial", "t")
 
-    process = start(6, command("killed"))
-    process.send_signal(how)
-    _, err = process.communicate("\n", timeout=120)
-    if how is signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
-    else:
-        assert process.returncode == 143
-        assert "stopped after step 6" in err
-        assert "Traceback" not in err
-    left = open_store(str(tmp_path / "killed")).list("experiments/manual/trials/t/checkpoint")
-    expected = "step-000000004" if how is signal.SIGKILL else "step-000000006"
-    assert {key.split("/")[5] for key in left} == {expected}
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if how is signal.SIGKILL:
+            kill(6, command("killed"))
+        else:
+            terminate(6, command("killed"), capsys)
+        left = open_store(str(tmp_path / "killed")).list("experiments/manual/trials/t/checkpoint")
+        expected = "step-000000004" if how is signal.SIGKILL else "step-000000006"
+        assert {key.split("/")[5] for key in left} == {expected}
         capsys.readouterr()
         assert main(command("killed")) == 0
         resumed = capsys.readouterr()
