@@ -8,7 +8,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -58,6 +58,10 @@ bench-search: install ## compare the search with its peers on tables of real LoR
 	cd tests && $(abspath $(BIN))/python -m benchmarks.search.install
 	cd tests && { $(abspath $(BIN))/python -m benchmarks.search.run $(BENCH); code=$$?; \
 		$(abspath $(BIN))/python -m benchmarks.search.summary && exit $$code; }
+
+# SUGGEST="--rounds 1 --observations 10 --parts suggestion" takes less; `python -m benchmarks.bench_suggest --help`.
+bench-suggest: install ## time and memory of one suggestion beside other optimizers, and of 100 Experiments on one service
+	cd tests && $(abspath $(BIN))/python -m benchmarks.bench_suggest $(SUGGEST)
 
 lint: install ## ruff, mypy strict, floors, Dockerfiles, shell
 	$(BIN)/ruff check .
