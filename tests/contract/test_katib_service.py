@@ -191,6 +191,18 @@ def test_a_loss_that_is_no_number_is_no_value(running: Running, text: str) -> No
     assert (read.state, read.value) == (TrialState.UNAVAILABLE, None)
 
 
+def test_the_standard_error_of_a_loss_reaches_the_strategy(running: Running) -> None:
+    controller = FakeController(running.address, experiment())
+    controller.ask(3)
+    first, second, third = controller.create()
+    controller.finish(first, loss="1.5", loss_standard_error="0.25")
+    controller.finish(second, loss="1.25", loss_standard_error="")
+    controller.finish(third, loss="1.75", loss_standard_error="-0.25")
+    controller.ask(1)
+    ingested = {trial.name: (trial.value, trial.standard_error) for trial in running.fake.requests[-1].trials}
+    assert ingested == {first: (1.5, 0.25), second: (1.25, None), third: (1.75, None)}
+
+
 def test_killed_failed_and_early_stopped_trials_reach_the_strategy(running: Running) -> None:
     several = SPACE.sobol(3, seed=1)
     sent = [

@@ -12,6 +12,7 @@ import yaml
 from rankwise.local.journal import Journal
 from rankwise.local.records import Comparison, Condition, Kind, ProcessId, StopRule, TrialRecord
 from rankwise.space.trial import TrialState
+from support.katib import Running
 from support.local_runs import (
     LOSS,
     FakeSuggestions,
@@ -276,6 +277,26 @@ print("loss=77")
         {"loss": 1.0, "acc": -1.0},
         {"loss": 3.0, "acc": -3.0},
     ]
+
+
+def test_the_standard_error_of_a_loss_reaches_the_strategy(tmp_path: Path) -> None:
+    """Engine, service and all between them are the real ones; only the strategy writes down what it is asked."""
+    body = LOSS + '\nprint(f"loss_standard_error={x / 4}" if kind == "a" else "loss_standard_error=-1")'
+    objective = {
+        "type": "minimize",
+        "objectiveMetricName": "loss",
+        "additionalMetricNames": ["loss_standard_error"],
+    }
+    file = experiment(tmp_path, body, objective=objective, algorithm={"algorithmName": "fake"})
+    with Running() as running:
+        result = go(file, tmp_path / "run", running.address)
+        ingested = running.fake.requests[-1].trials
+    assert len(ingested) == 3, "of four trials one after the other, three have ended when the last is asked for"
+    assert {trial.assignments["kind"] for trial in ingested} == {"a", "b"}
+    for trial in ingested:
+        expected = float(trial.assignments["x"]) / 4 if trial.assignments["kind"] == "a" else None
+        assert (trial.value, trial.standard_error) == (loss(dict(trial.assignments)), expected)
+    assert len(result.trials) == 4
 
 
 def test_medianstop_ends_a_bad_trial(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:

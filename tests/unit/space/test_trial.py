@@ -45,5 +45,30 @@ def test_a_trial_exists_exactly_where_state_and_value_agree(state: TrialState, v
             Trial("t", {}, state, value)
 
 
+@untimed
+@given(st.sampled_from([None, 1.5]), st.floats())
+def test_a_standard_error_needs_a_value_and_is_finite_and_not_negative(value: float | None, error: float) -> None:
+    if value is not None and 0 <= error < math.inf:
+        assert Trial("t", {}, TrialState.EARLY_STOPPED, value, standard_error=error).standard_error == error
+    else:
+        with pytest.raises(ValueError, match=r"trial 't': (without a value|standard error must be)"):
+            Trial("t", {}, TrialState.EARLY_STOPPED, value, standard_error=error)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"loss_standard_error": 0.25}, 0.25),
+        ({"loss_standard_error": 0.0}, 0.0),
+        ({"loss_standard_error": -0.25}, None),
+        ({"loss_standard_error": math.inf}, None),
+        ({"loss_standard_error": math.nan}, None),
+        ({"loss": 0.25, "rouge1_standard_error": 0.25}, None),
+    ],
+)
+def test_the_standard_error_is_an_additional_metric(metrics: dict[str, float], expected: float | None) -> None:
+    assert Objective("loss", Goal.MINIMIZE).standard_error(metrics) == expected
+
+
 def test_only_pending_trials_are_unfinished() -> None:
     assert [state for state in TrialState if not state.is_finished] == [TrialState.PENDING]

@@ -240,15 +240,30 @@ def test_trials_of_the_same_experiment_in_another_namespace_are_foreign(space: S
     assert len(convert.trials([theirs, ours], space, AIM, experiment="e", scope=None).trials) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0.25", 0.25), ("0", 0.0), ("-0.25", None), ("", None), ("unavailable", None), ("nan", None), ("inf", None)],
+)
+def test_the_standard_error_is_read_from_its_metric(space: SearchSpace, text: str, expected: float | None) -> None:
+    read = read_one(trial(metrics={"loss": "2", "loss_standard_error": text}), space)
+    assert (read.value, read.standard_error) == (2.0, expected)
+    assert read_one(trial(metrics={"loss": "2"}), space).standard_error is None
+    # Without a value it is an error of nothing.
+    assert read_one(trial(metrics={"loss": "nan", "loss_standard_error": text}), space).standard_error is None
+
+
 @given(
     state=st.sampled_from(TrialState),
     value=st.floats(allow_nan=False, allow_infinity=False),
     other=st.floats(allow_nan=False, allow_infinity=False),
+    error=st.none() | st.floats(0, allow_infinity=False),
 )
-def test_a_trial_survives_the_wire(state: TrialState, value: float, other: float) -> None:
+def test_a_trial_survives_the_wire(state: TrialState, value: float, other: float, error: float | None) -> None:
     measured = state in (TrialState.SUCCEEDED, TrialState.EARLY_STOPPED)
     metrics = {"rougeL": other} | ({"loss": value} if measured else {})
-    before = Trial("t", POINT, state, value if measured else None, metrics)
+    error = error if measured else None
+    metrics |= {} if error is None else {"loss_standard_error": error}
+    before = Trial("t", POINT, state, value if measured else None, metrics, error)
     message = api_pb2.Trial.FromString(convert.trial_message(before, AIM).SerializeToString())
     assert read_one(message, parse_space(PARAMETERS)) == before
 

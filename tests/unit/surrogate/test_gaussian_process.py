@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from botorch.models import SingleTaskGP
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from rankwise.surrogate.gaussian_process import FitError, FittedSurrogate, GaussianProcess, cholesky, matern_kernel
 from rankwise.surrogate.numeric import identity
@@ -126,3 +129,118 @@ def test_tighter_lengthscales_keep_the_mode_of_the_prior() -> None:
     assert float(tight.lengthscale_prior.stddev) < float(wide.lengthscale_prior.stddev)
     (name,) = [name for name, *_ in tight.named_priors()]
     assert name == "lengthscale_prior"
+
+
+# --- known variances --------------------------------------------------------------------------------------------------
+
+
+def test_variances_of_zero_change_no_bit() -> None:
+    X, y = data()
+    model, zeros = process(), np.zeros(len(y))
+    plain, known = FittedSurrogate(model, identity, X, y), FittedSurrogate(model, identity, X, y, zeros)
+    np.testing.assert_array_equal(known.posterior(X + 0.1), plain.posterior(X + 0.1))
+    np.testing.assert_array_equal(known.rows(X).covariance(2).numpy(), plain.rows(X).covariance(2).numpy())
+    np.testing.assert_array_equal(known.leave_one_out(), plain.leave_one_out())
+    Z, t = torch.tensor(X), torch.tensor(y)
+    assert model.loss(Z, t, torch.tensor(zeros)).item() == model.loss(Z, t).item()
+
+
+# A standard error that is known may be as small as rounding or a hundred times the outcomes' spread. The condition
+# number stays below 20 times (n + 1e4) / 0.05: rounding of 1e-16 times that is below 1e-9.
+known_variances = hnp.arrays(np.float64, 12, elements=st.just(0.0) | st.floats(1e-12, 1e4))
+
+
+def normal_log_density(y: np.ndarray, mean: np.ndarray | float, variance: np.ndarray) -> np.ndarray:
+    return -0.5 * ((y - mean) ** 2 / variance + np.log(2 * np.pi * variance))
+
+
+@given(variances=known_variances, seed=st.integers(0, 1000))
+def test_known_variances_are_added_to_the_diagonal(variances: np.ndarray, seed: int) -> None:
+    """Posterior, marginal likelihood and leave-one-out by their formulas on dense matrices, without a factorization."""
+    X, y = data(n=12, seed=seed)
+    new = np.random.default_rng(seed + 1).random((4, 3))
+    model = process()
+    with torch.no_grad():
+        joint = model.covariance(*[torch.tensor(np.concatenate([X, new]))] * 2).numpy()
+    K, k, prior = joint[:12, :12], joint[12:, :12], joint[12:, 12:]
+    constant, noise = model.constant.item(), model.noise.item()
+    S, r = K + np.diag(noise + variances), y - constant
+
+    fitted = FittedSurrogate(model, identity, X, y, variances)
+    mean, variance = fitted.posterior(new)
+    covariance = prior - k @ np.linalg.solve(S, k.T)
+    np.testing.assert_allclose(mean, constant + k @ np.linalg.solve(S, r), atol=EXACT)
+    np.testing.assert_allclose(variance, np.diag(covariance), atol=EXACT)
+    np.testing.assert_allclose(fitted.rows(new).covariance(1).numpy(), covariance[1], atol=EXACT)
+
+    with torch.no_grad():
+        log_likelihood = model.log_marginal_likelihood(*map(torch.tensor, (X, y, variances))).item()
+    expected = -0.5 * (r @ np.linalg.solve(S, r) + np.linalg.slogdet(2 * np.pi * S).logabsdet)
+    assert log_likelihood == pytest.approx(expected, abs=EXACT)
+
+    left_out = []
+    for i in range(12):
+        rest = np.arange(12) != i
+        w = np.linalg.solve(S[np.ix_(rest, rest)], K[rest, i])
+        left_out.append(normal_log_density(y[i], constant + w @ r[rest], S[i, i] - w @ K[rest, i]))
+    np.testing.assert_allclose(fitted.leave_one_out(), left_out, atol=EXACT)
+
+
+@given(variance=st.floats(1e3, 1e12), seed=st.integers(0, 1000))
+def test_an_observation_of_huge_variance_has_no_influence(variance: float, seed: int) -> None:
+    X, y = data(seed=seed)
+    y[7] = 50.0
+    new = np.random.default_rng(seed + 1).random((6, 3))
+    model, variances = process(), np.where(np.arange(20) == 7, variance, 0.0)
+    rest = np.arange(20) != 7
+    without = FittedSurrogate(model, identity, X[rest], y[rest])
+    mean, spread = FittedSurrogate(model, identity, X, y, variances).posterior(new)
+    expected_mean, expected_spread = without.posterior(new)
+    # One more observation moves the mean by c (y − μ) / (s² + σ² + v) and the variance by c² / (s² + σ² + v), where c
+    # is its posterior covariance with the row: at most 1, the prior variance.
+    surprise = abs(50.0 - without.posterior(X[7:8])[0][0])
+    np.testing.assert_allclose(mean, expected_mean, atol=surprise / variance + EXACT)
+    np.testing.assert_allclose(spread, expected_spread, atol=1 / variance + EXACT)
+    # With a variance of 0 it does count, by s² / (s² + σ²) of its surprise at its own row; s² is no less than σ² / 20,
+    # for 19 others of noise σ² cannot tell more about f there than 19 measurements there.
+    moved = FittedSurrogate(model, identity, X, y).posterior(X[7:8])[0][0] - without.posterior(X[7:8])[0][0]
+    assert moved > surprise / 21 - EXACT
+
+
+@given(n=st.integers(1, 40), variance=st.floats(0.0, 10.0))
+def test_the_posterior_variance_falls_as_one_by_the_number_of_measurements(n: int, variance: float) -> None:
+    X, y = np.full((n, 2), 0.5), np.linspace(-1.0, 1.0, n)
+    model = process(2)
+    mean, spread = FittedSurrogate(model, identity, X, y, np.full(n, variance)).posterior(X[:1])
+    # Conjugate normal: n measurements of noise σ² + v of one value with prior N(c, 1).
+    constant, noise = model.constant.item(), model.noise.item() + variance
+    precision = 1.0 + n / noise
+    assert spread[0] == pytest.approx(1 / precision, abs=EXACT)
+    assert mean[0] == pytest.approx((constant + y.sum() / noise) / precision, abs=EXACT)
+
+
+@given(counts=st.lists(st.integers(1, 4), min_size=1, max_size=6), noise=st.floats(1e-3, 1.0), seed=st.integers(0, 99))
+def test_the_likelihood_holds_the_variance_within_configurations_once(
+    counts: list[int], noise: float, seed: int
+) -> None:
+    """Repeats are the mean with noise σ² / n, and evidence on σ² of n − 1 degrees of freedom that no kernel alters."""
+    generator = np.random.default_rng(seed)
+    model = process(2)
+    model.likelihood.noise = torch.tensor(noise, dtype=torch.float64)
+    configurations, n = generator.random((len(counts), 2)), np.array(counts)
+    groups = [generator.standard_normal(count) for count in counts]
+    whole = model.log_marginal_likelihood(
+        torch.tensor(np.repeat(configurations, n, axis=0)), torch.tensor(np.concatenate(groups))
+    )
+
+    # σ² is lowered to the least σ² / n of them, the difference is known variance: the means, each with its own noise.
+    least = noise / n.max()
+    model.likelihood.noise = torch.tensor(least, dtype=torch.float64)
+    means = torch.tensor([group.mean() for group in groups])
+    between = model.log_marginal_likelihood(torch.tensor(configurations), means, torch.tensor(noise / n - least))
+    within = [
+        -0.5 * ((c - 1) * np.log(2 * np.pi * noise) + np.log(c) + c * group.var() / noise)
+        for c, group in zip(counts, groups, strict=True)
+    ]
+    # Sums of squares up to some 50 over a noise of 1e-3, with a condition number of 24 / 1e-3: 1e-16 · 5e4 · 2.4e4.
+    assert whole.item() == pytest.approx((between + sum(within)).item(), abs=1e-6)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,14 @@ from rankwise.surrogate.failure import FailureModel
 from rankwise.surrogate.gaussian_process import FitError
 from rankwise.surrogate.mixture import earned_weights
 from rankwise.surrogate.numeric import fit_numeric
-from rankwise.surrogate.observations import Standardize, outcomes, plain_outcomes, read_trials
+from rankwise.surrogate.observations import (
+    LARGEST_DEVIATION,
+    Standardize,
+    outcome_variances,
+    outcomes,
+    plain_outcomes,
+    read_trials,
+)
 
 SPACE = parse_space((ParameterText("lr", "double", "1e-5", "1e-1", distribution="logUniform"),))
 TRIALS = (
@@ -63,6 +71,26 @@ def test_order_does_not_matter() -> None:
         assert [SPACE.key(p) for p in read.measured] == [SPACE.key(p) for p in reference.measured]
 
 
+def test_standard_errors_stay_with_their_values_whatever_order_and_names() -> None:
+    aim = Objective("accuracy", Goal.MAXIMIZE)
+    pairs = [(0.5, 0.1), (0.5, None), (0.5, 0.0), (0.7, 0.2), (0.6, 0.3), (0.5, 0.4)]
+    trials = [
+        Trial(str(i), {"lr": "1e-3" if i < 3 else "1e-2"}, TrialState.SUCCEEDED, value, standard_error=error)
+        for i, (value, error) in enumerate(pairs)
+    ]
+    reference = read_trials(SPACE, aim, trials)
+    assert sorted(zip(-reference.values, reference.standard_errors, strict=True)) == sorted(
+        (value, error or 0.0) for value, error in pairs
+    )
+    for seed in range(10):
+        shuffled = [replace(trial, name=str(random.Random(seed + i).random())) for i, trial in enumerate(trials)]
+        random.Random(seed).shuffle(shuffled)
+        read = read_trials(SPACE, aim, shuffled)
+        np.testing.assert_array_equal(read.values, reference.values)
+        np.testing.assert_array_equal(read.standard_errors, reference.standard_errors)
+        assert read.measured == reference.measured
+
+
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -95,6 +123,61 @@ def test_constant_and_single_values_are_zero() -> None:
 def test_equal_good_values_are_told_from_a_bad_one() -> None:
     y = outcomes(np.array([1.0, 1.0, 1.0, 4.0]))
     assert y[3] > y[0] == y[1] == y[2]
+
+
+# --- variances of the outcomes ----------------------------------------------------------------------------------------
+
+values_with_errors = st.lists(st.tuples(finite, st.floats(0, allow_infinity=False)), max_size=30)
+
+
+@given(pairs=values_with_errors)
+def test_variances_are_bounded_and_zero_where_nothing_is_known(pairs: list[tuple[float, float]]) -> None:
+    values, errors = np.array([v for v, _ in pairs]), np.array([e for _, e in pairs])
+    variances = outcome_variances(values, errors)
+    assert variances.shape == values.shape
+    assert ((variances >= 0) & (variances <= LARGEST_DEVIATION**2)).all()
+    assert not variances[errors == 0].any()
+
+
+@given(error=st.floats(1e-6, 0.015))
+def test_errors_within_the_good_half_are_in_the_outcomes_units(error: float) -> None:
+    values = np.array([2.00, 2.01, 2.02, 2.03, 2.05, 2.08, 1e6])
+    y = outcomes(values)
+    variances = outcome_variances(values, np.full(7, error))
+    unit = (y[3] - y[0]) / (values[3] - values[0])
+    # 2.00 and 2.01 are farther than 0.015 from the median, 2.03. Values of 2 have 16 digits, their differences of 1e-6
+    # at least nine.
+    np.testing.assert_allclose(variances[:2], (error * unit) ** 2, rtol=1e-6)
+
+
+def test_errors_in_the_other_half_say_which_ranks_a_value_may_have() -> None:
+    values = np.array([2.00, 2.01, 2.02, 2.03, 2.05, 2.08, 1e6])
+    y = outcomes(values)
+    variances = outcome_variances(values, np.array([0, 0, 0, 0, 0, 0.01, 1e5]))
+    # 1e5 below 1e6 is a tenth of the way to the next outcome, nothing lies above: half of that.
+    assert variances[6] == pytest.approx((0.1 * (y[6] - y[5]) / 2) ** 2, rel=1e-5)
+    # 0.01 below 2.08 is a third of the way to 2.05; 0.01 above it is nothing on the way to 1e6.
+    assert variances[5] == pytest.approx(((y[5] - y[4]) / 3 / 2) ** 2, rel=1e-5)
+
+
+@given(
+    values=hnp.arrays(np.int64, st.integers(0, 20), elements=st.integers(-50, 50)),
+    error=st.integers(0, 100),
+    unit=st.sampled_from([2.0**-8, 2.0, 2.0**40]),
+)
+def test_the_unit_of_the_values_does_not_matter_and_larger_errors_are_no_less(
+    values: np.ndarray, error: int, unit: float
+) -> None:
+    errors = np.full(len(values), float(error))
+    variances = outcome_variances(values.astype(float), errors)
+    # A power of 2 changes no digit; an error of 0 to 100 is a deviation below 1e3, with rounding errors of some 1e-12.
+    np.testing.assert_allclose(outcome_variances(values * unit, errors * unit), variances, rtol=1e-9, atol=1e-9)
+    assert (outcome_variances(values.astype(float), errors + 1) >= variances - 1e-9).all()
+
+
+def test_equal_values_give_no_unit_to_measure_errors_in() -> None:
+    np.testing.assert_array_equal(outcome_variances(np.full(3, 7.0), np.array([0.0, 1.0, 1e9])), np.zeros(3))
+    np.testing.assert_array_equal(outcome_variances(np.array([7.0]), np.array([1.0])), [0.0])
 
 
 def test_standardize() -> None:
