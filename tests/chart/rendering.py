@@ -53,6 +53,11 @@ def _chart() -> helm_python.Chart:
     return helm_python.Chart.load(CHART)
 
 
+def documents(text: str) -> list[Any]:
+    """Those of a YAML text, by libyaml: ten times as fast as the safe loader in Python."""
+    return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+
+
 def texts(
     values: Values, *, release: str = RELEASE, namespace: str = NAMESPACE, upgrade: bool = False
 ) -> dict[str, str]:
@@ -69,7 +74,7 @@ def render(values: Values, **how: Any) -> list[Manifest]:
         manifest
         for name, text in texts(values, **how).items()
         if name.endswith(".yaml")
-        for manifest in yaml.safe_load_all(text)
+        for manifest in documents(text)
         if manifest
     ]
 
@@ -107,7 +112,7 @@ def pods(manifests: list[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
         if "template" in manifest.get("spec", {}):
             yield manifest, manifest["spec"]["template"]
     for config_map in of_kind(manifests, "ConfigMap"):
-        deployment = suggestion_deployment(yaml.safe_load(config_map["data"]["language-bo.yaml"]), NAMESPACE)
+        deployment = suggestion_deployment(documents(config_map["data"]["language-bo.yaml"])[0], NAMESPACE)
         yield deployment, deployment["spec"]["template"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from chart.rendering import (
     NAMESPACE,
     SCENARIOS,
     Manifest,
+    documents,
     key,
     of_kind,
     one,
@@ -27,6 +29,15 @@ from chart.rendering import (
 )
 
 VERSIONS = ("1.35.0", "1.36.0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_schema_is_read_once() -> Iterator[None]:
+    """The validator reads all definitions, megabytes of JSON, for every object anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        read = functools.cache(kubernetes_validate.utils.schema_contents)
+        patch.setattr(kubernetes_validate.utils, "schema_contents", read)
+        yield
 
 
 def problems(manifest: Manifest, version: str) -> str | None:
@@ -208,8 +219,7 @@ def test_secrets_stand_in_secrets_alone(name: str) -> None:
 
 
 def _objects(text: str) -> list[Manifest]:
-    documents = [] if "kind:" not in text else list(yaml.safe_load_all(text))
-    return [document for document in documents if isinstance(document, dict)]
+    return [document for document in documents(text) if isinstance(document, dict)] if "kind:" in text else []
 
 
 def test_new_keys_restart_the_server_and_the_same_do_not() -> None:

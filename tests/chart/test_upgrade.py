@@ -6,9 +6,8 @@ import base64
 from pathlib import Path
 
 import helm_python
-import yaml
 
-from chart.rendering import CHART, NAMESPACE, Values
+from chart.rendering import CHART, NAMESPACE, Values, documents
 from support.fake_kubernetes import FakeKubernetes, fake_kubernetes
 
 SERVER = {"s3": {"server": {"enabled": True}}, "experimentNamespaces": ["team-a"]}
@@ -21,7 +20,7 @@ def upgraded(fake: FakeKubernetes, folder: Path, values: Values) -> list[dict[st
         helm_python.Chart.load(CHART) as chart,
     ):
         rendered = config.render(chart, dict(values), name="rankwise", namespace=NAMESPACE, is_upgrade=True)
-    manifests = yaml.safe_load_all(rendered["rankwise/templates/s3.yaml"])
+    manifests = documents(rendered["rankwise/templates/s3.yaml"])
     secrets = [manifest["data"] for manifest in manifests if manifest and manifest["kind"] == "Secret"]
     return [{name: base64.b64decode(text).decode() for name, text in data.items()} for data in secrets]
 

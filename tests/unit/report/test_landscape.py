@@ -30,6 +30,8 @@ from rankwise.space.trial import Goal, Objective, TrialState
 from support.facts import HOSTILE, edge_cases, hostile_facts, synthetic_facts, with_synthetic_landscape
 from support.spaces import untimed
 
+pytestmark = pytest.mark.usefixtures("importances_once")
+
 WHOLE = with_synthetic_landscape(synthetic_facts(30))
 
 

@@ -12,6 +12,8 @@ from rankwise.report.tables import final_data, proxy_sentence
 from rankwise.report.to_html import to_html
 from support.facts import synthetic_facts
 
+pytestmark = pytest.mark.usefixtures("importances_once")
+
 
 def trained_on(default: float | None, best: float | None) -> SearchFacts:
     facts = synthetic_facts()

@@ -17,6 +17,8 @@ from rankwise.report.to_json import to_json
 from rankwise.space.trial import TrialState
 from support.facts import HOSTILE, edge_cases, hostile_facts, synthetic_facts
 
+pytestmark = pytest.mark.usefixtures("importances_once")
+
 SECTIONS = (
     "final", "configuration", "history", "parallel", "importances", "slices", "proxy", "curves", "examples", "trials",
     "made",
@@ -62,8 +64,14 @@ def page_of(facts) -> Page:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Page:
-    return page_of(synthetic_facts(30))
+def text() -> str:
+    facts = synthetic_facts(30)
+    return to_html(facts, analyse(facts))
+
+
+@pytest.fixture(scope="module")
+def whole(text: str) -> Page:
+    return Page(text)
 
 
 def test_the_whole_page_has_every_section_and_plot(whole: Page) -> None:
@@ -89,9 +97,7 @@ def test_the_page_loads_nothing(whole: Page) -> None:
     assert "http" not in policy
 
 
-def test_plotly_is_inlined_once() -> None:
-    facts = synthetic_facts(30)
-    text = to_html(facts, analyse(facts))
+def test_plotly_is_inlined_once(text: str) -> None:
     library = plotly.offline.get_plotlyjs()
     assert text.count(library) == 1
     own = text.replace(library, "")
@@ -168,10 +174,9 @@ def test_what_is_missing_is_said(case: str, sentences: list[str]) -> None:
         assert sentence in shown
 
 
-def test_the_table_has_a_row_for_each_trial_with_sortable_numbers() -> None:
+def test_the_table_has_a_row_for_each_trial_with_sortable_numbers(whole: Page) -> None:
     facts = synthetic_facts(30)
-    page = page_of(facts)
-    keys = [found["data-sort"] for _, found in page.elements if "data-sort" in found]
+    keys = [found["data-sort"] for _, found in whole.elements if "data-sort" in found]
     per_row = len(keys) // 30
     assert len(keys) == 30 * per_row
     assert [float(keys[i * per_row] or 0) for i in range(30)] == list(range(1, 31))

@@ -7,6 +7,8 @@ from rankwise.report.analysis import analyse
 from rankwise.report.to_markdown import terminal_table, to_markdown
 from support.facts import edge_cases, hostile_facts, synthetic_facts
 
+pytestmark = pytest.mark.usefixtures("importances_once")
+
 
 def test_the_summary_has_the_final_table_and_the_best_configuration() -> None:
     facts = synthetic_facts(30)

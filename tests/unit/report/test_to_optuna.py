@@ -6,16 +6,21 @@ import subprocess
 import sys
 import time
 import urllib.request
+import wsgiref.util
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState as OptunaState
 
-from rankwise.report.facts import MetricReport, ParameterFacts, TrialFacts
+from rankwise.report.facts import MetricReport, ParameterFacts, SearchFacts, TrialFacts
 from rankwise.report.to_optuna import build_study, distribution_of, write_database
 from rankwise.space.trial import Goal, Objective, TrialState
 from support.facts import HOSTILE, PARAMETERS, START, edge_cases, hostile_facts, synthetic_facts
@@ -146,13 +151,48 @@ def test_a_stored_study_can_be_gone_on_with(tmp_path: Path) -> None:
     study._storage._backend.engine.dispose()
 
 
+def shown_by(get: Callable[[str], Any], facts: SearchFacts) -> None:
+    """The dashboard's API tells the study as it is."""
+    (study,) = get("/api/studies")["study_summaries"]
+    assert study["study_name"] == facts.experiment
+    trials = get(f"/api/studies/{study['study_id']}?after=0")["trials"]
+    assert len(trials) == len(facts.trials)
+    assert [t["number"] for t in trials if t["state"] == "Fail"] == [
+        i for i, t in enumerate(facts.trials) if t.state is TrialState.FAILED
+    ]
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_the_dashboard_shows_the_study(hostile: bool, tmp_path: Path) -> None:
+    facts = hostile_facts() if hostile else synthetic_facts(12)
+    assert facts.experiment == (HOSTILE if hostile else "quickstart")
+    write_database(facts, tmp_path / "optuna.db")
+    storage = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    dashboard = optuna_dashboard.wsgi(storage)
+
+    def get(path: str) -> Any:
+        environment: dict[str, Any] = {}
+        wsgiref.util.setup_testing_defaults(environment)
+        environment["PATH_INFO"], _, environment["QUERY_STRING"] = path.partition("?")
+        statuses: list[str] = []
+        body = b"".join(dashboard(environment, lambda status, headers, *_: statuses.append(status)))
+        assert statuses == ["200 OK"]
+        return json.loads(body)
+
+    try:
+        shown_by(get, facts)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _get(url: str, process: subprocess.Popen[bytes]) -> object:
+def _get(url: str, process: subprocess.Popen[bytes]) -> Any:
     end = time.monotonic() + 60
     while True:
         try:
@@ -164,9 +204,10 @@ def _get(url: str, process: subprocess.Popen[bytes]) -> object:
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize("hostile", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_dashboard_shows_the_study(hostile: bool, tmp_path: Path) -> None:
-    facts = hostile_facts() if hostile else synthetic_facts(12)
+@pytest.mark.slow
+def test_the_dashboards_command_shows_the_study(tmp_path: Path) -> None:
+    """Slow: a process that loads Optuna anew."""
+    facts = hostile_facts()
     write_database(facts, tmp_path / "optuna.db")
     port = _free_port()
     command = [
@@ -175,16 +216,7 @@ def test_the_dashboard_shows_the_study(hostile: bool, tmp_path: Path) -> None:
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        answer = _get(f"http://127.0.0.1:{port}/api/studies", process)
-        assert isinstance(answer, dict)
-        (study,) = answer["study_summaries"]
-        assert study["study_name"] == (HOSTILE if hostile else "quickstart")
-        detail = _get(f"http://127.0.0.1:{port}/api/studies/{study['study_id']}?after=0", process)
-        assert isinstance(detail, dict)
-        assert len(detail["trials"]) == 12
-        assert [t["number"] for t in detail["trials"] if t["state"] == "Fail"] == [
-            i for i, t in enumerate(facts.trials) if t.state is TrialState.FAILED
-        ]
+        shown_by(lambda path: _get(f"http://127.0.0.1:{port}{path}", process), facts)
     finally:
         process.terminate()
         process.wait(30)

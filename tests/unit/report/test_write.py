@@ -11,6 +11,8 @@ from rankwise.report.facts import facts_from_json
 from rankwise.report.write import build_report, write_report
 from support.facts import synthetic_facts
 
+pytestmark = pytest.mark.usefixtures("importances_once")
+
 
 def test_a_report_is_four_files_and_nothing_else(tmp_path: Path) -> None:
     facts = synthetic_facts(12)
