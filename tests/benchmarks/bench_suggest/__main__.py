@@ -215,27 +215,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     facts: dict[str, Any] = {"machine": machine(), "arguments": vars(arguments), "load_before": os.getloadavg()}
     rows: list[list[str]] = []
+    tables: list[str] = []
+
+    def keep() -> None:
+        """After each part: a run that is ended early loses no more than the part it was at."""
+        write_json(arguments.output, facts | {"load_after": os.getloadavg(), "seconds": time.monotonic() - began})
+
     with tempfile.TemporaryDirectory(prefix="bench-suggest-") as name:
         bench = Bench(arguments, Path(name))
         if "suggestion" in arguments.parts:
             facts["suggestion"] = bench.suggestions()
             rows += suggestion_rows(facts["suggestion"], LABELS, REFERENCE)
+            keep()
         if "embedding" in arguments.parts:
             facts["embedding"] = bench.embeddings()
             rows += embedding_rows(facts["embedding"], LABELS)
+            keep()
         if "meanwhile" in arguments.parts:
             more, facts["meanwhile"] = bench.meanwhile()
             rows += more
-        tables = [markdown(COLUMNS, rows)] if rows else []
+            keep()
+        if rows:
+            tables.append(markdown(COLUMNS, rows))
         if "service" in arguments.parts:
             served, facts["service"], sentence = bench.service()
             tables += [markdown(SERVICE_COLUMNS, served), sentence]
-    facts |= {"load_after": os.getloadavg(), "seconds": time.monotonic() - began}
-    write_json(arguments.output, facts)
+    keep()
     known = facts["machine"]
-    load = " and ".join(f"{facts[when][0]:.1f}" for when in ("load_before", "load_after"))
+    load = " and ".join(f"{at[0]:.1f}" for at in (facts["load_before"], os.getloadavg()))
     place = f"{known['processor']}, {known['cores']} cores, {arguments.threads} threads a process"
-    print(f"{place}; load before and after: {load}; {facts['seconds']:.0f} s in all\n")
+    print(f"{place}; load before and after: {load}; {time.monotonic() - began:.0f} s in all\n")
     print("\n\n".join(tables))
     return 0
 
