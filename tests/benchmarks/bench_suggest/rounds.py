@@ -69,6 +69,7 @@ class Worker:
         environment: of the process; None for this one's.
         folder: where it runs; None for here.
         start_seconds: time to become ready.
+        grace: seconds that a process may take beside the suggestion itself, to be told the observations.
 
     Raises:
         Broken: it did not become ready.
@@ -81,8 +82,10 @@ class Worker:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         start_seconds: float = START_SECONDS,
+        grace: float = 15.0,
     ) -> None:
         self._log = log
+        self._grace = grace
         with log.open("a", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
                 list(command),
@@ -142,8 +145,8 @@ class Worker:
             self._process.stdin.flush()
         except (BrokenPipeError, ValueError):
             raise Broken("the process has ended") from None
-        sample = Sample(**self._line(limit))
-        # Its own clock is what counts: a process that was stopped may be late and right.
+        sample = Sample(**self._line(limit + self._grace))
+        # The suggestion is timed by the process itself; what it does beside does not count.
         if sample.wall > limit:
             raise TooLong
         return sample
@@ -218,6 +221,8 @@ def measure(
                         if name not in running:
                             running[name] = make()
                         sample = running[name].ask(count, limit)
+                        if sample.given != count:
+                            raise Broken(f"its model had {sample.given} observations")
                     except TooLong:
                         _late(cells, name, count, limit)
                         running.pop(name).close()

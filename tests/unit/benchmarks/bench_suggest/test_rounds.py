@@ -99,6 +99,17 @@ def test_what_fails_says_why_and_leaves_the_others_alone() -> None:
     assert sorted(good.samples) == [0, 1]
 
 
+def test_a_method_whose_model_had_other_observations_is_not_measured() -> None:
+    class Forgetful(Fake):
+        def ask(self, observations: int, limit: float) -> Sample:
+            return Sample(0.1, 0.1, 1, given=min(observations, 5))
+
+    few, many = measure({"a": lambda: Forgetful("a", 0.1, [])}, [5, 10], rounds=1, limit=5)
+    assert few.reason is None
+    assert many.reason == "not measured (its model had 5 observations)"
+    assert not many.samples
+
+
 def test_a_method_that_cannot_be_started_says_why() -> None:
     def start() -> Fake:
         raise Broken("no such package")
@@ -115,7 +126,7 @@ def program(body: str) -> list[str]:
 
 
 def test_a_process_that_is_late_is_ended(tmp_path: Path) -> None:
-    with Worker(program("sys.stdin.readline()\ntime.sleep(600)"), tmp_path / "log") as late:
+    with Worker(program("sys.stdin.readline()\ntime.sleep(600)"), tmp_path / "log", grace=0.1) as late:
         began = time.monotonic()
         with pytest.raises(TooLong):
             late.ask(1, limit=0.2)
