@@ -1,7 +1,14 @@
-"""An initial design that begins where good configurations are expected."""
+"""An initial design that begins where good configurations are expected, and spreads there.
+
+The first point is the most plausible one. The next ones lie among the plausible points, each as far as possible from
+those before (maximin, Johnson et al. 1990): three points that teach something of the whole region where the optimum is
+expected, instead of three draws next to each other. Further ones are drawn with probability in proportion to their
+plausibility, so that in the end every configuration has its turn. Where nothing is known a Sobol sequence does it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -9,19 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.space import Candidates, SearchSpace
+from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import Knowledge, Source
 from rankwise.strategies.sequence import Key, PointSequence
 
 DESIGN_POINTS = 4096
 """Points of the space among which the design is drawn; all of a smaller space."""
+PLAUSIBLE = 0.3
+"""Part of the configurations that count as plausible: the best by what is known."""
+SPREAD_POINTS = 16
+"""So many points are spread; later ones are drawn."""
 SHARPNESS = 2.0
 """Log density per standard deviation of the scores."""
 
 
 class PlausibleSequence(PointSequence):
-    """The most plausible configuration, then others drawn with probability in proportion to their plausibility.
+    """The most plausible configuration, others spread among the plausible ones, then draws (see the module's text).
 
-    Draws without replacement by the Gumbel trick: the order of log density plus independent Gumbel noise. The
+    Draws are without replacement by the Gumbel trick: the order of log density plus independent Gumbel noise. The
     plausibility is exp of the sources' normal scores, so that a source that gives only an order has a scale.
     Afterwards, or where no source knows anything, a Sobol sequence.
 
@@ -84,6 +96,19 @@ def _plausible_order(knowledge: Knowledge, points: Candidates, seed: int) -> NDA
         return np.argsort(-noise, kind="stable")
     log_density = SHARPNESS * knowledge.columns(points).mean(axis=1)  # (m,)
     # The first one is the most plausible of all; among equals the noise decides.
-    first = int(np.lexsort((-noise, -log_density))[0])
+    ranked = np.lexsort((-noise, -log_density))  # (m,)
+    plausible = ranked[: max(SPREAD_POINTS, math.ceil(PLAUSIBLE * len(points)))]
+    head = plausible[_maximin(Features(points, knowledge).numbers(points.take(plausible)), SPREAD_POINTS)]
     order = np.argsort(-(log_density + noise), kind="stable")
-    return np.concatenate([[first], order[order != first]])
+    return np.concatenate([head, order[~np.isin(order, head)]])
+
+
+def _maximin(rows: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """At most ``count`` different rows: the first, then each time the one farthest from all before.  # rows (p, q)"""
+    chosen = [0]
+    distance = np.full(len(rows), np.inf)
+    while len(chosen) < min(count, len(rows)):
+        distance = np.minimum(distance, ((rows - rows[chosen[-1]]) ** 2).sum(1))
+        distance[chosen] = -1.0
+        chosen.append(int(np.argmax(distance)))
+    return np.array(chosen, dtype=np.intp)

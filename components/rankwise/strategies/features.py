@@ -11,13 +11,23 @@ Two things are added to the positions of :func:`rankwise.surrogate.numeric.numer
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.language.guide import guide_for
 from rankwise.language.quantities import REACH, quantities
 from rankwise.space import Candidates, Parameter, ParameterType, parse_finite
 from rankwise.strategies.knowledge import Knowledge
 from rankwise.surrogate.numeric import numeric_features
+
+LENGTHSCALES = {REACH: 0.4, "learning_rate": 0.6, "dropout": 2.0}
+"""Kind of a parameter -> median of its lengthscale's prior, in parts of its range; :data:`USUAL` for others. In every
+study of LoRA's hyperparameters results turn on the learning rate, and hardly on dropout."""
+USUAL = 1.0
+_DIMENSIONS = 6
+"""With more inputs lengthscales grow with the root of their number, as distances do (Hvarfner et al. 2024)."""
 
 
 class Features:
@@ -30,7 +40,7 @@ class Features:
 
     def __init__(self, reference: Candidates, knowledge: Knowledge) -> None:
         self._knowledge = knowledge
-        space = reference.space
+        space = self._space = reference.space
         self._sizes = {j: sizes for j, p in enumerate(space.parameters) if (sizes := _sizes(p)) is not None}
         self._plain = [j for j in range(space.dimension) if j not in self._sizes]
         reach = _log_reach(reference)
@@ -39,9 +49,16 @@ class Features:
             self._low, self._high = float(reach.min()), float(reach.max())
 
     @property
-    def sources(self) -> int:
-        """k, the number of columns of ρ."""
-        return len(self._knowledge)
+    def lengthscales(self) -> NDArray[np.float64]:
+        """Medians (q,) of the priors of the lengthscales of u."""
+        medians: list[float] = []
+        for j in self._plain:
+            width = numeric_features(self._space, np.zeros((1, self._space.dimension)), [j]).shape[1]
+            medians += [_median(self._space.names[j])] * width
+        medians += [_median(self._space.names[j]) for j in self._sizes]
+        if self._high > self._low:
+            medians.append(LENGTHSCALES[REACH])
+        return np.array(medians) * math.sqrt(max(1.0, len(medians) / _DIMENSIONS))
 
     def numbers(self, points: Candidates) -> NDArray[np.float64]:
         """u (m, q)."""
@@ -56,6 +73,11 @@ class Features:
     def __call__(self, points: Candidates) -> NDArray[np.float64]:
         """[u | ρ] (m, q + k)."""
         return np.concatenate([self.numbers(points), self._knowledge.columns(points)], axis=1)
+
+
+def _median(name: str) -> float:
+    known = guide_for(name)
+    return USUAL if known is None else LENGTHSCALES.get(known.kind, USUAL)
 
 
 def _sizes(parameter: Parameter) -> NDArray[np.float64] | None:

@@ -26,7 +26,7 @@ from rankwise.deadline import Deadline
 from rankwise.errors import InvalidInput, Problem
 from rankwise.language.guide import guide_for
 from rankwise.language.quantities import REACH, quantities
-from rankwise.language.rules import LITERATURE, Rule, log_plausibility
+from rankwise.language.rules import Rule, literature, log_plausibility
 from rankwise.space import Candidates, Goal, ParameterText, ParameterType, SearchSpace, parse_space
 from rankwise.strategies.earlier import EarlierTrials
 from rankwise.surrogate.gaussian_process import FitError, FittedSurrogate
@@ -257,11 +257,14 @@ def _belief(name: str, value: object, space: SearchSpace, path: str, problems: l
     return Rule(known.kind, (low + high) / 2, (high - low) / 2 or BELIEF_SPREAD * tenth, log=False)
 
 
-def rules_of(prior: str, belief: Sequence[Rule]) -> list[Source]:
-    """The sources behind the options ``prior`` and ``belief``: a belief replaces the rules on the same quantity."""
+def rules_of(prior: str, belief: Sequence[Rule], width: int | None = None) -> list[Source]:
+    """The sources behind the options ``prior``, ``belief`` and ``model_width``.
+
+    A belief replaces the rules on the same quantity.
+    """
     stated = {rule.quantity for rule in belief}
     if "learning_rate" in stated:
         stated.add(REACH)
-    literature = [rule for rule in LITERATURE if rule.quantity not in stated] if prior == "literature" else []
-    rules = [*belief, *literature]
+    published = [rule for rule in literature(width) if rule.quantity not in stated] if prior == "literature" else []
+    rules = [*belief, *published]
     return [Rules(tuple(rules))] if rules else []

@@ -3,15 +3,16 @@
 A request is answered in this order:
 
 1. The first ``initial_points`` configurations, and all as long as no trial has ended, come from the initial design:
-   the most plausible configuration first, then draws from what is known (:mod:`rankwise.strategies.design`).
+   the most plausible configuration first, then others spread over the plausible ones
+   (:mod:`rankwise.strategies.design`).
 2. Models of the objective are fitted to all ended trials (:mod:`rankwise.strategies.models`) and every untried
    candidate is scored; failures, pending trials and the batch's own members are counted in
    (:mod:`rankwise.surrogate.acquisition`).
 3. Where a finite space has no untried configuration left, tried ones are repeated, best posterior mean first, those
    that are running last: repeats tell how noisy the objective is. They are counted in ``repeated``.
 
-Whatever fails on the way is replaced by something simpler: the language model by the numbers, the models by the Sobol
-sequence; ``fallback`` says so. Only wrong settings raise.
+Whatever fails on the way is replaced by something simpler: the language model by the numbers, the models by
+the initial design; ``fallback`` says so. Only wrong settings raise.
 
 Vectors take time: 1,440 of them 20 s on two cores, 45,360 ten minutes. Whether they are there when a request comes is a
 matter of the clock and of what a restart has left, and must not change a search. So a request that scores at most
@@ -46,7 +47,7 @@ from rankwise.strategies.candidates import CandidateSet, Key, candidate_set
 from rankwise.strategies.design import PlausibleSequence, PoolSequence
 from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import EarlierSearch, Knowledge, Source, read_belief, rules_of
-from rankwise.strategies.language_options import DEFAULT_INITIAL_POINTS, OPTIONS
+from rankwise.strategies.language_options import INITIAL_POINTS, OPTIONS, PLAUSIBLE_POINTS
 from rankwise.strategies.models import ModelSettings, Question, check_prompt, fit_models, search_prompt
 from rankwise.strategies.options import ParsedOptions
 from rankwise.strategies.sequence import (
@@ -151,7 +152,7 @@ class LanguageBO:
         sequence = _initial_design(request, options, sources)
         position = max(request.issued, observations.count)
         ended = len(observations.values) + len(observations.failed)
-        designed = request.count if not ended else max(0, _initial_points(request, options) - position)
+        designed = request.count if not ended else max(0, _initial_points(request, options, sources) - position)
         designed = min(designed, request.count)
         initial = continue_sequence(sequence, position, designed, observations.tried) if designed else []
         chosen = [dict(point) for _, point in initial]
@@ -174,7 +175,7 @@ class LanguageBO:
             points = [dict(point) for _, point in fresh]
             if repeats:
                 points += repeat_least_tried(sequence.first(len(tried)), tried, repeats)
-            said = f"a Sobol sequence answered: the models failed with {type(error).__name__}"
+            said = f"the initial design went on: the models failed with {type(error).__name__}"
             picks = _Picks(points, repeats, said, "fit")
         return Suggestions(tuple(chosen + picks.assignments), picks.fallback, picks.repeated, details, picks.reason)
 
@@ -300,7 +301,8 @@ def sources_of(request: SuggestRequest, options: ParsedOptions) -> list[Source]:
         InvalidInput: the belief is wrong.
     """
     belief = read_belief(options.text("belief"), request.space, f"{SETTINGS_PATH}.belief")
-    return [*rules_of(options.text("prior"), belief), *(EarlierSearch(found) for found in request.earlier)]
+    width = None if options["model_width"] is None else options.integer("model_width")
+    return [*rules_of(options.text("prior"), belief, width), *(EarlierSearch(found) for found in request.earlier)]
 
 
 def _initial_design(request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source]) -> PointSequence:
@@ -315,12 +317,11 @@ def _initial_design(request: SuggestRequest, options: ParsedOptions, sources: Se
     return SobolSequence(request.space, seed)
 
 
-def _initial_points(request: SuggestRequest, options: ParsedOptions) -> int:
+def _initial_points(request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source]) -> int:
     if options["initial_points"] is not None:
         return options.integer("initial_points")
-    if request.max_trials is None:
-        return DEFAULT_INITIAL_POINTS
-    return min(DEFAULT_INITIAL_POINTS, max(2, request.max_trials // 3))
+    points = PLAUSIBLE_POINTS if sources and options.text("initial_design") == "plausible" else INITIAL_POINTS
+    return points if request.max_trials is None else min(points, max(2, request.max_trials // 3))
 
 
 def _best_positions(measured: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:

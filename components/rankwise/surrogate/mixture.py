@@ -10,11 +10,10 @@ within a few observations; models that predict equally well share it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rankwise.surrogate.gaussian_process import Surrogate
 
 NEGLIGIBLE = 0.01
 """A model of less weight is left out: it would cost time and change nothing."""
@@ -22,7 +21,15 @@ FIRST_EVIDENCE = 4
 """Fewer observations say nothing of a model that was fitted to them: the weights are equal."""
 
 
-def earned_weights(surrogates: Sequence[Surrogate], observations: int) -> NDArray[np.float64]:
+class Judged(Protocol):
+    """A fitted model that can be asked how well it predicts its own observations."""
+
+    def leave_one_out(self) -> NDArray[np.float64]:
+        """Log predictive density (n,) of each observation given the others."""
+        ...
+
+
+def earned_weights(surrogates: Sequence[Judged], observations: int) -> NDArray[np.float64]:
     """Weights of models (k,) that sum to 1; those that do not count are exactly 0.
 
     Args:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwise.language.quantities import quantities
-from rankwise.language.rules import LITERATURE, MOST_DEVIATIONS, Rule, log_plausibility
+from rankwise.language.rules import literature, MOST_DEVIATIONS, Rule, log_plausibility
 from rankwise.space import ParameterText, SearchSpace, parse_space
 from support.spaces import spaces, untimed
 
@@ -48,7 +48,7 @@ def test_what_a_space_does_not_tell_is_missing() -> None:
 @given(spaces(), st.integers(0, 100))
 def test_any_space_has_finite_plausibilities_or_none(space: SearchSpace, seed: int) -> None:
     points = space.candidates(8, seed)
-    scores = log_plausibility(quantities(points))
+    scores = log_plausibility(quantities(points), literature())
     assert scores is None or (scores.shape == (len(points),) and np.isfinite(scores).all() and (scores <= 0).all())
 
 
@@ -69,7 +69,7 @@ def test_the_literature_prefers_the_usual_configuration() -> None:
         ]
     )
     points = space.enumerate()
-    scores = log_plausibility(quantities(points))
+    scores = log_plausibility(quantities(points), literature())
     assert scores is not None
     assert points.assignments(int(scores.argmax())) == {
         "rank": "64", "alpha_ratio": "2", "learning_rate": "3e-4", "dropout": "0",
@@ -79,10 +79,10 @@ def test_the_literature_prefers_the_usual_configuration() -> None:
 
 def test_the_rate_alone_counts_where_the_scaling_is_unknown() -> None:
     space = parse_space([ParameterText("lr", "discrete", list=("1e-6", "5e-4", "1e-1"))])
-    scores = log_plausibility(quantities(space.enumerate()))
+    scores = log_plausibility(quantities(space.enumerate()), literature())
     assert scores is not None
     assert scores.argmax() == 1
-    assert {rule.quantity for rule in LITERATURE} >= {"learning_rate", "reach"}
+    assert {rule.quantity for rule in literature()} >= {"learning_rate", "reach"}
 
 
 def test_the_reach_is_the_step_size_of_the_usual_rank_and_batch() -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from rankwise.errors import InvalidInput
 from rankwise.language.quantities import quantities
-from rankwise.language.rules import LITERATURE
+from rankwise.language.rules import literature
 from rankwise.space import ParameterText, SearchSpace, parse_space
-from rankwise.strategies.design import PlausibleSequence, PoolSequence
+from rankwise.strategies.design import SPREAD_POINTS, PlausibleSequence, PoolSequence
 from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import Knowledge, NormalScores, Rules, read_belief, rules_of
 from support.paper_space import paper_space
@@ -55,16 +55,18 @@ def test_normal_scores_end_where_the_reference_ends() -> None:
 @given(spaces(), st.integers(0, 10))
 def test_knowledge_and_features_of_any_space_are_finite(space: SearchSpace, seed: int) -> None:
     reference, others = space.candidates(16, seed), space.candidates(5, seed + 1)
-    features = Features(reference, Knowledge([Rules(LITERATURE)], reference))
+    knowledge = Knowledge([Rules(literature())], reference)
+    features = Features(reference, knowledge)
     rows = features(others)
-    assert rows.shape == (len(others), features.numbers(others).shape[1] + features.sources)
+    assert rows.shape == (len(others), features.numbers(others).shape[1] + len(knowledge))
+    assert features.lengthscales.shape == (features.numbers(others).shape[1],)
     assert np.isfinite(rows).all()
 
 
 def test_a_source_that_says_nothing_here_drops_out() -> None:
     space = parse_space([ParameterText("x", "double", "0", "1")])
     points = space.candidates(10, 0)
-    assert len(Knowledge([Rules(LITERATURE)], points)) == 0
+    assert len(Knowledge([Rules(literature())], points)) == 0
     assert Features(points, Knowledge([], points))(points).shape == (10, 1)
 
 
@@ -138,8 +140,29 @@ def test_the_design_begins_with_the_most_plausible_configuration() -> None:
     assert best == scores.max()
     later = sources[0].scores(points.space.at(points.space.encode([point for _, point in first])))
     assert later is not None
+    z = NormalScores(scores)(later)
+    # The plausible three tenths have a z of 0.52 and more.
+    assert (z[:SPREAD_POINTS] > 0.5).all()
     # Drawn in proportion to exp(2 z): a mean of z = 1 and more is to be expected, 0 would be uniform draws.
-    assert np.mean(NormalScores(scores)(later)) > 0.8
+    assert np.mean(z[SPREAD_POINTS:]) > 0.8
+
+
+def test_the_design_spreads_where_the_best_is_expected() -> None:
+    """The nearest two of the first points are farther apart than those of draws from the same plausible points."""
+    sources = rules_of("literature", ())
+    space = paper_space()
+    points = space.candidates(4096, 7)
+    scores = sources[0].scores(points)
+    assert scores is not None
+    plausible = np.argsort(-scores)[: round(0.3 * len(points))]
+    design = space.at(space.encode([point for _, point in PlausibleSequence(space, 7, sources).first(6)]))
+
+    def nearest(units: np.ndarray) -> float:
+        gaps = ((units[:, None] - units[None]) ** 2).sum(-1)
+        return float(gaps[np.triu_indices(len(units), 1)].min())
+
+    draws = [points.units[np.random.default_rng(i).choice(plausible, 6, replace=False)] for i in range(100)]
+    assert nearest(design.units) > max(map(nearest, draws))
 
 
 @untimed

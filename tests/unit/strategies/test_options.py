@@ -98,6 +98,7 @@ def test_defaults_of_language_bo() -> None:
         "samples": 2_048,
         "wait_for_vectors": 2_500,
         "prior": "literature",
+        "model_width": None,
         "belief": "",
         "initial_design": "plausible",
         "earlier_searches": "",

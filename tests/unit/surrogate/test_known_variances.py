@@ -83,7 +83,6 @@ def test_a_wrong_value_that_is_known_to_be_uncertain_is_not_believed(fit: Fit) -
     truth = fit(X[rest], y[rest], None, 30).posterior(X)[0]
     told = fit(X, wrong, np.where(rest, 0.0, 1e6), 30).posterior(X)[0]
     believed = fit(X, wrong, None, 30).posterior(X)[0]
-    # An observation of variance 1e6 adds next to a constant to the likelihood, so that the optimum is the same; 30
-    # iterations end some way before it.
-    assert abs(told - truth).max() < 0.1
-    assert abs(believed - truth).max() > 0.5
+    # An observation of variance 1e6 adds next to a constant to the likelihood: the optimum is the same, though 30
+    # iterations end some way before it. Less than a tenth of the harm is left.
+    assert abs(told - truth).max() < abs(believed - truth).max() / 10
