@@ -13,7 +13,9 @@ from rankwise.local.landscape import ALGORITHM, with_landscape
 from rankwise.report.facts import AlgorithmFacts, SearchFacts, TrialFacts, facts_from_json, facts_to_json
 from rankwise.report.sources import parameter_facts
 from rankwise.space import Goal, Objective, ParameterText, TrialState, parse_space
+from rankwise.strategies import landscape as of_strategies
 from rankwise.strategies.language_bo import LanguageBO
+from rankwise.strategies.models import Fitted, ModelSettings, Question
 from support.encoders import FakeEncoder
 
 TEXTS = (
@@ -59,6 +61,29 @@ def test_a_search_with_its_landscape(space: object) -> None:
             assert (view.trial_x[i], view.trial_y[i]) == pytest.approx((view.x[at], view.y[at]), abs=1e-4)
     assert facts_from_json(facts_to_json(facts)) == facts
     assert replace(facts, landscape=None) == search()
+
+
+def test_the_models_of_the_picture_know_the_standard_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Question] = []
+    fit = of_strategies.fit_models
+
+    def spy(settings: ModelSettings, question: Question) -> Fitted:
+        asked.append(question)
+        return fit(settings, question)
+
+    monkeypatch.setattr(of_strategies, "fit_models", spy)
+    first, second, *others = search().trials
+    told = replace(first, metrics={"loss": 2.0, "loss_standard_error": 0.25})
+    assert with_landscape(replace(search(), trials=(told, second, *others)), SPACE, FakeEncoder()).landscape is not None
+    (question,) = asked
+    read = question.observations
+    assert dict(zip(read.values.tolist(), read.standard_errors.tolist(), strict=True)) == {
+        2.0: 0.25,
+        1.0: 0.0,
+        3.0: 0.0,
+    }
+    assert question.variances is not None
+    assert ((question.variances > 0) == (read.values == 2.0)).all()
 
 
 @pytest.mark.parametrize("algorithm", ["sobol", "random", "tpe", ""])
