@@ -4,9 +4,9 @@ import errno
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -167,39 +167,39 @@ def test_fake_encoder_memory_for_vectors_is_bounded(tmp_path: Path) -> None:
     assert fake.asked == [*texts, "d", "e"]
 
 
-AS_SOMEBODY_ELSE = """
-import os, sys
-from pathlib import Path
-from rankwise.language.cached import CachedEncoder
-from support.fake_encoder import FakeEncoder
-os.setgroups([])
-os.setgid(65532)
-os.setuid(65532)  # now, not from the start: this Python may be closed to others
-fake = FakeEncoder()
-encoder = CachedEncoder(fake, Path(sys.argv[1]))
-for _ in range(2):
-    encoder.encode(["a", "b"])
-print(fake.asked, encoder.hits, encoder.unsaved)
-"""
+@contextmanager
+def somebody_else(number: int) -> Iterator[None]:
+    """This process as a user and group of that number, without root's rights over files."""
+    groups, group, user = os.getgroups(), os.getegid(), os.geteuid()
+    os.setgroups([])
+    os.setegid(number)
+    os.seteuid(number)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_fake_encoder_a_volume_of_somebody_else_is_read_and_left_alone() -> None:
+def test_fake_encoder_a_volume_of_somebody_else_is_read_and_left_alone(caplog: pytest.LogCaptureFixture) -> None:
     """A PVC that belongs to root, as Katib mounts it: the service runs as 65532."""
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, whose parents are closed to others
         folder = Path(name)
         folder.chmod(0o755)
         CachedEncoder(FakeEncoder(), folder).encode(["a"])
         before = {path: path.stat().st_size for path in folder.rglob("*")}
-        done = subprocess.run(
-            [sys.executable, "-c", AS_SOMEBODY_ELSE, name],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stdout == "['b'] 3 1\n", done.stderr
-        assert done.stderr.count("vectors are kept in memory only") == 1
+        fake = FakeEncoder()
+        with somebody_else(65532):
+            encoder = CachedEncoder(fake, folder)
+            for _ in range(2):
+                encoder.encode(["a", "b"])
+            with pytest.raises(PermissionError):
+                (folder / "mine").touch()
+        assert (fake.asked, encoder.hits, encoder.unsaved) == (["b"], 3, 1)
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert caplog.text.count("vectors are kept in memory only") == 1
         assert {path: path.stat().st_size for path in folder.rglob("*")} == before
 
 

@@ -188,10 +188,10 @@ def test_a_signal_lets_the_running_call_end_and_the_process_exits_with_0(number:
     assert messages == ["ready", "stopping", "answered", "stopped"]
 
 
+# The wiring's place is taken before it is imported: its libraries load for seconds.
 ENDLESS_PROGRAM = """
 import sys, time
 from types import SimpleNamespace
-import rankwise.suggest.wiring as wiring
 from rankwise.suggest import command
 from support.katib import FakeStrategy
 
@@ -200,7 +200,8 @@ def fit(request):
     time.sleep(600)
 
 strategies = {"sobol": FakeStrategy("sobol"), "fake": FakeStrategy(behaviour=fit)}
-wiring.wire = lambda settings: SimpleNamespace(strategies=strategies, encoders=None)
+wired = SimpleNamespace(strategies=strategies, encoders=None)
+sys.modules["rankwise.suggest.wiring"] = SimpleNamespace(wire=lambda settings: wired)
 arguments = ["--address", "127.0.0.1:0", "--embedder", "", "--grace", "0.5", "--log-format", "json"]
 sys.exit(command.main(arguments))
 """
@@ -240,8 +241,41 @@ def test_a_signal_in_the_middle_of_an_endless_fit_ends_the_process_with_0(tmp_pa
     assert (last["message"], last["every_call_ended"]) == ("stopped", False)
 
 
+LOADING_PROGRAM = """
+import sys, time
+from types import SimpleNamespace
+from rankwise.suggest import command
+
+def wire(settings):
+    print("loading", flush=True)
+    time.sleep(0.5)  # a signal does not end it
+    return SimpleNamespace(strategies={}, encoders=None)
+
+sys.modules["rankwise.suggest.wiring"] = SimpleNamespace(wire=wire)
+sys.exit(command.main(["--address", "127.0.0.1:0", "--embedder", ""]))
+"""
+
+
 def test_a_signal_while_the_program_still_loads_ends_it_with_0(tmp_path: Path) -> None:
     """As a container's first process it would not even notice a signal that it does not handle."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LOADING_PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RANKWISE_CACHE": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_real_program_loads_ends_it_with_0(tmp_path: Path) -> None:
+    """Slow: it loads torch."""
     log = tmp_path / "log"
     with log.open("w") as errors:
         process = subprocess.Popen(
