@@ -182,8 +182,9 @@ def _curves(
     """Task -> seed -> regret curve (T,)."""
     return {
         task: {
-            seed: regret_curve(search.values, trials, pool.best, pool.median, pool.worst, capped)
+            seed: regret_curve(search.values, trials, seen.best, seen.median, seen.worst, capped)
             for seed, search in sorted(by_task[task].items())
+            for seen in (pool.seen_by(seed),)
         }
         for task, pool in pools.items()
     }

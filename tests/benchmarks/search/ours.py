@@ -12,6 +12,9 @@ from rankwise.strategies.base import SuggestRequest
 from rankwise.strategies.language_bo import LanguageBO
 from rankwise.suggest.wiring import Encoders
 
+WIDTHS = {"minilm": "384", "minilm3": "384", "smollm2": "576"}
+"""First part of a task's name -> hidden size of its model, which every user of a model knows: ``model_width``."""
+
 _ENCODERS: list[Encoders] = []
 
 
@@ -45,7 +48,9 @@ class Ours:
     ) -> None:
         self._strategy = LanguageBO(encoders)
         self._view = view
-        self._settings = {"random_state": str(view.seed), **settings}
+        width = WIDTHS.get(view.task.partition("-")[0])
+        told = {} if width is None else {"model_width": width}
+        self._settings = {"random_state": str(view.seed), **told, **settings}
         self._objective = Objective("loss", Goal.MINIMIZE)
         self._strategy.options.parse(self._settings)
         self._trials: list[Trial] = []

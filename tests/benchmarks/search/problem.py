@@ -13,6 +13,10 @@ No surrogate of the table is involved: every value that an optimizer is told is 
 a proposal moves to where somebody measured, the further the thinner the pool is; each trial's distance is recorded.
 
 Every trial counts, initial points and failures among them.
+
+Each seed hides another random part of a table (:meth:`Pool.seen_by`): searches that begin alike, as those do that know
+where to begin, would else repeat each other, and one lucky configuration would decide a task. Regret is taken within
+what is left.
 """
 
 from __future__ import annotations
@@ -110,6 +114,7 @@ class Pool:
         name: of the task.
         space: search space.
         measured: configurations and their values; None for one that diverged. Smaller is better.
+        hidden: part of the configurations that each seed hides.
 
     Raises:
         ValueError: a configuration is not of the space or comes twice, a value is not finite, or fewer than two
@@ -123,10 +128,15 @@ class Pool:
     """
 
     def __init__(
-        self, name: str, space: SearchSpace, measured: Sequence[tuple[Mapping[str, str], float | None]]
+        self,
+        name: str,
+        space: SearchSpace,
+        measured: Sequence[tuple[Mapping[str, str], float | None]],
+        hidden: float = 0.0,
     ) -> None:
         self.name = name
         self.space = space
+        self.hidden = hidden
         self.dimensions = dimensions(space)
         self.configs = tuple(dict(config) for config, _ in measured)
         keys = [space.key(config) for config in self.configs]
@@ -141,11 +151,20 @@ class Pool:
         self.best, self.median, self.worst = min(values), float(np.median(values)), max(values)
         self.failed = len(self._values) - len(values)
         rows = sorted([list(map(str, key)), value] for key, value in zip(keys, self._values, strict=True))
-        self.fingerprint = hashlib.sha256(json.dumps([space.fingerprint, rows]).encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            json.dumps([space.fingerprint, rows, *([hidden] if hidden else [])]).encode()
+        ).hexdigest()
         self.revealed: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self.configs)
+
+    def seen_by(self, seed: int) -> Pool:
+        """What one seed searches: the same for every optimizer; all of it where nothing is hidden."""
+        if not self.hidden:
+            return self
+        kept = np.random.default_rng([seed, 1]).permutation(len(self))[: round((1 - self.hidden) * len(self))]
+        return Pool(self.name, self.space, [(self.configs[i], self._values[i]) for i in np.sort(kept)])
 
     def reveal(self, index: int) -> float | None:
         """The value of one configuration; None when it diverged."""

@@ -69,7 +69,8 @@ class Job:
         """Make it."""
         from benchmarks.search.tasks import pool
 
-        table = pool(self.task)
+        whole = pool(self.task)
+        table = whole.seen_by(self.seed)
         spec = Spec.parse(self.optimizer)
         optimizer = make(spec, view_of(table, self.seed, self.budget, spec.mode), self.python)
         steps = play(table, optimizer, min(self.budget, spec.trials or self.budget), self.seed)
@@ -78,7 +79,7 @@ class Job:
             self.optimizer,
             self.seed,
             self.budget,
-            table.fingerprint,
+            whole.fingerprint,
             tuple(step.index for step in steps),
             tuple(step.value for step in steps),
             tuple(round(step.distance, 6) for step in steps),

@@ -89,7 +89,7 @@ class Regression:
         return np.asarray(self._failure.predict_proba(x)[:, list(self._failure.classes_).index(True)], dtype=np.float64)
 
 
-def stretched(name: str, space: SearchSpace, measured: Measured, kind: str) -> Pool:
+def stretched(name: str, space: SearchSpace, measured: Measured, kind: str, hidden: float = 0.0) -> Pool:
     """The pool of all configurations of a finite space, with predicted values."""
     dims = dimensions(space)
     points = list(space.enumerate())
@@ -98,7 +98,7 @@ def stretched(name: str, space: SearchSpace, measured: Measured, kind: str) -> P
     losses, failures = model.loss(x), model.failure(x) >= 0.5
     # Twelve digits: a fingerprint must not hang on the last bits of a matrix product.
     values = [None if failed else float(f"{loss:.11e}") for loss, failed in zip(losses, failures, strict=True)]
-    return Pool(name, space, list(zip(points, values, strict=True)))
+    return Pool(name, space, list(zip(points, values, strict=True)), hidden)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from benchmarks.lora_runs.table import TASKS, load, search_space
 from benchmarks.search.problem import Pool, measured_of
 from benchmarks.search.surrogate import stretched
 
+HIDDEN = 0.2
+"""Part of a table that each seed hides."""
+
 STRETCHED = "~"
 """Between the name of a table and the regression that stretches it."""
 
@@ -66,4 +69,4 @@ def pool(task: str) -> Pool:
     name, stretched_by, kind = task.partition(STRETCHED)
     space = search_space()
     measured = measured_of(name, space, load(name))
-    return stretched(task, space, measured, kind) if stretched_by else Pool(name, space, measured)
+    return stretched(task, space, measured, kind, HIDDEN) if stretched_by else Pool(name, space, measured, HIDDEN)

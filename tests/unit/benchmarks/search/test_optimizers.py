@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,13 @@ def searched(made: Made, pool: Pool, budget: int = BUDGET, seed: int = 1, mode: 
     return play(pool, made(view_of(pool, seed, budget, mode)), budget, seed)
 
 
+@functools.cache
+def undisturbed(made: Made, budget: int, mode: str) -> tuple[Pool, list[Step]]:
+    """A search on the toy table: made once for the tests that compare others with it."""
+    pool = toy_pool()
+    return pool, searched(made, pool, budget, mode=mode)
+
+
 def indices(steps: list[Step]) -> list[int]:
     return [step.index for step in steps]
 
@@ -65,8 +73,7 @@ CASES = [
 
 @pytest.mark.parametrize(("made", "mode", "budget"), CASES)
 def test_a_search_depends_on_the_values_of_its_own_trials_alone(made: Made, mode: str, budget: int) -> None:
-    pool = toy_pool()
-    steps = searched(made, pool, budget, mode=mode)
+    pool, steps = undisturbed(made, budget, mode)
     assert len(set(indices(steps))) == budget
     assert dict(pool.revealed) == dict.fromkeys(indices(steps), 1)
     # The same search on a table whose other values are all better: nobody could resist, who saw them.
@@ -81,9 +88,8 @@ def test_what_learns_changes_its_mind_with_the_values(made: Made, mode: str, bud
         value = toy_value(config)
         return None if value is None else 10 - value
 
-    assert indices(searched(made, toy_pool(), budget, mode=mode)) != indices(
-        searched(made, toy_pool(upside_down), budget, mode=mode)
-    )
+    _, steps = undisturbed(made, budget, mode)
+    assert indices(steps) != indices(searched(made, toy_pool(upside_down), budget, mode=mode))
 
 
 @pytest.mark.parametrize(("made", "mode", "budget"), CASES)

@@ -183,3 +183,18 @@ def test_a_pool_is_of_one_number_of_examples() -> None:
     a, b, *_ = toy_space().enumerate()
     with pytest.raises(ValueError, match="different numbers of examples"):
         measured_of("t", toy_space(), [FakeRun(a, 1.0), FakeRun(b, 1.0, examples=200)])
+
+
+def test_each_seed_hides_another_part_of_a_table_and_the_same_from_everybody() -> None:
+    whole = toy_pool()
+    measured = [(config, whole.reveal(i)) for i, config in enumerate(whole.configs)]
+    pool = Pool("toy", whole.space, measured, hidden=0.2)
+    seen = {seed: pool.seen_by(seed) for seed in range(4)}
+    for part in seen.values():
+        assert len(part) == round(0.8 * len(pool))
+        assert {tuple(c.items()) for c in part.configs} < {tuple(c.items()) for c in pool.configs}
+        assert part.best >= pool.best
+    assert seen[0].fingerprint == pool.seen_by(0).fingerprint
+    assert len({part.fingerprint for part in seen.values()}) == 4
+    assert whole.seen_by(3) is whole
+    assert pool.fingerprint != whole.fingerprint, "searches of the whole table are other searches"

@@ -7,11 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.search import tasks
+from benchmarks.search import surrogate, tasks
 from benchmarks.search.problem import Measured
 from benchmarks.search.surrogate import KINDS, Regression, quality, stretched
 
 from .conftest import toy_space, toy_value
+
+
+@pytest.fixture(autouse=True)
+def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer folds and trees than the benchmark has: a function of two parameters needs no more."""
+    monkeypatch.setattr(surrogate, "FOLDS", 4)
+    monkeypatch.setattr(surrogate, "TREES", 50)
 
 
 def smooth(config: dict[str, str]) -> float:
