@@ -151,9 +151,8 @@ class Pool:
         self.best, self.median, self.worst = min(values), float(np.median(values)), max(values)
         self.failed = len(self._values) - len(values)
         rows = sorted([list(map(str, key)), value] for key, value in zip(keys, self._values, strict=True))
-        self.fingerprint = hashlib.sha256(
-            json.dumps([space.fingerprint, rows, *([hidden] if hidden else [])]).encode()
-        ).hexdigest()
+        content = [space.fingerprint, rows, *([hidden] if hidden else [])]
+        self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         self.revealed: Counter[int] = Counter()
 
     def __len__(self) -> int:

@@ -35,7 +35,8 @@ Simple regret after t trials: (best value so far − best of the pool) / (median
 best measured configuration, 1 the median one. Means over tasks of means over seeds, of min(regret, 1); in brackets 95 %
 bootstrap intervals over seeds, tasks as strata. Initial points and failed trials are part of the budget. A proposal is
 moved to the nearest measured configuration that was not tried yet (`moved by`: how far, in a unit cube of five
-dimensions); `@pool` chooses among the measured ones itself. Each seed hides a random fifth of a table, the same for all.
+dimensions); `@pool` chooses among the measured ones itself. Each seed hides a random fifth of a table, the same from
+all.
 """
 
 
