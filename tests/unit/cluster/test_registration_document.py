@@ -69,7 +69,7 @@ def without_list(data: Any) -> Any:
     return {**data, "runtime": {key: value for key, value in data["runtime"].items() if key != "suggestions"}}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=layouts())
 def test_others_survive_and_ours_comes_and_goes(text: str) -> None:
     before = yaml.safe_load(text)

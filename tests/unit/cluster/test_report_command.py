@@ -337,9 +337,9 @@ class _Down:
 def test_a_store_that_is_down_is_said_and_not_asked_for_every_trial(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, works: int
 ) -> None:
-    trials = [trial(i, metrics=[metric("loss", str(i + 1))]) for i in range(100)]
+    trials = [trial(i, metrics=[metric("loss", str(i + 1))]) for i in range(30)]
     names = [item["metadata"]["name"] for item in trials]
-    cluster.objects = [experiment(optimal=names[0], trials=100), suggestion("quickstart", names), *trials]
+    cluster.objects = [experiment(optimal=names[0], trials=30), suggestion("quickstart", names), *trials]
     store = _Down(works)
     monkeypatch.setattr("rankwise.cluster.stored.open_store", lambda uri: store)
     monkeypatch.setenv("RANKWISE_STORE", store.uri)
@@ -347,7 +347,7 @@ def test_a_store_that_is_down_is_said_and_not_asked_for_every_trial(
     (note,) = written().notes
     assert note.startswith("The store s3://bucket/prefix failed (no answer after 5 attempts), so costs, versions")
     assert store.asked <= works + 8
-    assert [t.value for t in written().trials] == [float(i + 1) for i in range(100)]
+    assert [t.value for t in written().trials] == [float(i + 1) for i in range(30)]
 
 
 def test_the_store_that_the_commands_name(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:

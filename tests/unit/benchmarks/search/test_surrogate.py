@@ -16,8 +16,7 @@ from .conftest import toy_space, toy_value
 
 @pytest.fixture(autouse=True)
 def _smaller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer folds and trees than the benchmark has: a function of two parameters needs no more."""
-    monkeypatch.setattr(surrogate, "FOLDS", 4)
+    """Fewer trees than the benchmark has: a function of two parameters needs no more."""
     monkeypatch.setattr(surrogate, "TREES", 50)
 
 
