@@ -66,7 +66,17 @@ def test_validate_accepts_the_experiments_that_we_ship(capsys: pytest.CaptureFix
     assert f"{QUICKSTART}: valid; 5 parameters, 1,440 configurations\n" in shown.out
 
 
-def test_validate_names_every_mistake_of_every_file(tmp_path: Path) -> None:
+def test_a_process_ends_with_the_verbs_code_and_its_words_on_stderr(tmp_path: Path) -> None:
+    file = tmp_path / "none.yaml"
+    result = subprocess.run(
+        [sys.executable, "-m", "rankwise.cli", "validate", str(file)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{file}: got 'No such file or directory'; allowed: a file that can be read\n"
+
+
+def test_validate_names_every_mistake_of_every_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = yaml.safe_load(QUICKSTART.read_text())
     document["spec"]["parameters"][0]["parameterType"] = "integer"
     document["spec"]["parallelTrialCount"] = 0
@@ -79,12 +89,10 @@ def test_validate_names_every_mistake_of_every_file(tmp_path: Path) -> None:
     ]
     second = tmp_path / "second.yaml"
     second.write_text(dump(document))
-    result = subprocess.run(
-        [sys.executable, "-m", "rankwise.cli", "validate", str(first), str(second), str(tmp_path / "none.yaml")],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert (result.returncode, result.stdout) == (2, "")
-    lines = result.stderr.splitlines()
+    code = main(["validate", str(first), str(second), str(tmp_path / "none.yaml")])
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (2, "")
+    lines = shown.err.splitlines()
     for path, place, given in [
         (first, "spec.parameters[0].parameterType", "'integer'"),
         (first, "spec.parallelTrialCount", "'0'"),
@@ -93,7 +101,7 @@ def test_validate_names_every_mistake_of_every_file(tmp_path: Path) -> None:
         (tmp_path / "none.yaml", "", "'No such file or directory'"),
     ]:
         found = [line for line in lines if line.startswith(f"{path}: ") and place in line and given in line]
-        assert found, f"{path} {place} in {result.stderr}"
+        assert found, f"{path} {place} in {shown.err}"
 
 
 def test_wrong_surroundings_are_wrong_input(

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwise.errors import InvalidInput
@@ -165,7 +165,7 @@ def test_the_design_spreads_where_the_best_is_expected() -> None:
     assert nearest(design.units) > max(map(nearest, draws))
 
 
-@untimed
+@settings(untimed, max_examples=50)
 @given(spaces(), st.integers(0, 5))
 def test_a_longer_design_begins_alike_and_has_no_point_twice(space: SearchSpace, seed: int) -> None:
     def first(n: int) -> list[object]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gpytorch.kernels import MaternKernel
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwise.deadline import Deadline
@@ -221,7 +221,7 @@ def test_few_observations(n: int, sources: int) -> None:
     assert np.isfinite(variance).all()
 
 
-@untimed
+@settings(untimed, max_examples=40)
 @given(
     st.lists(st.sampled_from([0.0, 1.0, -1.0, 1e6, 1e300, 1e-300, 3.7]), min_size=0, max_size=12),
     st.integers(0, 5),
