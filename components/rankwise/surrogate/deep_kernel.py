@@ -40,6 +40,7 @@ from torch import Tensor, nn
 from rankwise.deadline import Deadline
 from rankwise.surrogate.fit import minimize, representative
 from rankwise.surrogate.gaussian_process import FittedSurrogate, GaussianProcess, matern_kernel
+from rankwise.surrogate.noise import noise_likelihood
 
 MARGIN = 0.95
 """Features of the reference lie within ±MARGIN at the start; the fit may use the rest of (−1, 1)."""
@@ -241,7 +242,8 @@ def fit_deep_kernel(
     """
     settings = settings or DeepKernelSettings()
     projection = Projection(reference, positions, settings)
-    process = GaussianProcess(matern_kernel(settings.projection_dim, settings.spread))
+    kernel = matern_kernel(settings.projection_dim, settings.spread)
+    process = GaussianProcess(kernel, noise_likelihood(X, y, variances))
     if len(y) >= 2:
         rows = representative(y)
         vectors = torch.tensor(np.asarray(X[rows], dtype=np.float64))  # (r, d)

@@ -18,6 +18,7 @@ from rankwise.deadline import Deadline
 from rankwise.space import ParameterType, SearchSpace
 from rankwise.surrogate.fit import minimize, representative
 from rankwise.surrogate.gaussian_process import FittedSurrogate, GaussianProcess, matern_kernel
+from rankwise.surrogate.noise import noise_likelihood
 
 FIT_STEPS = 50
 """L-BFGS-B iterations: more change a suggestion little, since the posterior is flat near its top."""
@@ -110,7 +111,7 @@ def fit_numeric(
         FitError: the fit failed numerically in every attempt.
     """
     q = X.shape[1]
-    model = GaussianProcess(matern_kernel(q))
+    model = GaussianProcess(matern_kernel(q), noise_likelihood(X, y, variances))
     if len(y) >= 2:
         rows = representative(y)
         known = None if variances is None else torch.tensor(variances[rows])
