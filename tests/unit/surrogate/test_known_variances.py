@@ -13,10 +13,11 @@ import torch
 from rankwise.surrogate.deep_kernel import DeepKernelSettings, fit_deep_kernel
 from rankwise.surrogate.fit import MAX_FIT_OBSERVATIONS
 from rankwise.surrogate.gaussian_process import FittedSurrogate, GaussianProcess
+from rankwise.surrogate.informed import Averaged, fit_informed
 from rankwise.surrogate.numeric import fit_numeric
 from rankwise.surrogate.observations import outcomes
 
-Fit = Callable[[np.ndarray, np.ndarray, np.ndarray | None, int], FittedSurrogate]
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray | None, int], FittedSurrogate | Averaged]
 
 
 def numeric(X: np.ndarray, y: np.ndarray, variances: np.ndarray | None, steps: int) -> FittedSurrogate:
@@ -28,7 +29,11 @@ def deep(X: np.ndarray, y: np.ndarray, variances: np.ndarray | None, steps: int)
     return fit_deep_kernel(X, y, X, X[:, :2], settings, variances=variances)
 
 
-each_surrogate = pytest.mark.parametrize("fit", [numeric, deep])
+def averaged(X: np.ndarray, y: np.ndarray, variances: np.ndarray | None, _steps: int) -> Averaged:
+    return fit_informed(X, y, np.ones(2), variances=variances)
+
+
+each_surrogate = pytest.mark.parametrize("fit", [numeric, deep, averaged])
 
 
 def data(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +50,7 @@ def test_variances_of_zero_are_no_variances(fit: Fit) -> None:
     np.testing.assert_array_equal(known.leave_one_out(), plain.leave_one_out())
 
 
-@each_surrogate
+@pytest.mark.parametrize("fit", [numeric, deep])  # the averaged one has its own way to the likelihood: test_informed
 def test_the_variances_stay_with_their_outcomes_where_a_fit_reads_a_part(
     fit: Fit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +66,7 @@ def test_the_variances_stay_with_their_outcomes_where_a_fit_reads_a_part(
 
     monkeypatch.setattr(GaussianProcess, "loss", spy)
     fitted = fit(X, y, variances, 1)
+    assert isinstance(fitted, FittedSurrogate)
     assert read
     of_outcome = dict(zip(y.tolist(), variances.tolist(), strict=True))
     assert len(of_outcome) == n
@@ -83,6 +89,6 @@ def test_a_wrong_value_that_is_known_to_be_uncertain_is_not_believed(fit: Fit) -
     truth = fit(X[rest], y[rest], None, 30).posterior(X)[0]
     told = fit(X, wrong, np.where(rest, 0.0, 1e6), 30).posterior(X)[0]
     believed = fit(X, wrong, None, 30).posterior(X)[0]
-    # An observation of variance 1e6 adds next to a constant to the likelihood: the optimum is the same, though 30
-    # iterations end some way before it. Less than a tenth of the harm is left.
+    # An observation of variance 1e6 adds next to a constant to the likelihood. The optimum is the same, though 30
+    # iterations end some way before it, and so are draws of the hyperparameters: less than a tenth of the harm is left.
     assert abs(told - truth).max() < abs(believed - truth).max() / 10
