@@ -19,11 +19,16 @@ from typing import Any, TextIO
 
 from benchmarks.bench_suggest.task import paper_observations
 
+NOISE = 0.05
+"""Standard deviation of the noise in made-up vectors, whose coordinates are of size 1."""
+
 
 def fill(folder: Path, kind: str) -> None:
-    """Vectors of the whole space in a cache: random ones, or the small encoder's own from $RANKWISE_CACHE.
+    """Vectors of the whole space in a cache: made-up ones, or the small encoder's own from $RANKWISE_CACHE.
 
-    The decoder's are random ones always: to make them takes hours here.
+    Made-up ones are a random linear map of the configuration's numbers with noise, so that a model of them predicts the
+    observations about as well as the numbers do: one that does not has no weight in the mixture, and costs less. The
+    decoder's are made up always: to embed them takes half an hour here.
     """
     import numpy as np
 
@@ -32,6 +37,7 @@ def fill(folder: Path, kind: str) -> None:
     from rankwise.language.cached import CachedEncoder
     from rankwise.language.encoder import load_encoder
     from rankwise.settings import Settings
+    from support.paper_space import paper_space
 
     settings = Settings.from_environment()
     for seed, reference in enumerate((DEFAULT_EMBEDDER, DECODER)):
@@ -40,8 +46,12 @@ def fill(folder: Path, kind: str) -> None:
         if kind == "real" and reference == DEFAULT_EMBEDDER:
             vectors = CachedEncoder(encoder, settings.cache).encode(texts)
         else:
-            shape = (len(texts), encoder.dimension)
-            vectors = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+            generator = np.random.default_rng(seed)
+            units = paper_space().enumerate().units.astype(np.float32)  # (m, D)
+            towards = generator.standard_normal((units.shape[1], encoder.dimension), dtype=np.float32)
+            vectors = generator.standard_normal((len(units), encoder.dimension), dtype=np.float32)
+            vectors *= NOISE
+            vectors += units @ towards  # (m, d)
         VectorCache(folder, encoder.identity, encoder.dimension).put(texts, vectors)
 
 
@@ -82,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method")
     parser.add_argument("--vectors", type=Path, required=True)
-    parser.add_argument("--kind", choices=("random", "real"), default="random")
+    parser.add_argument("--kind", choices=("made-up", "real"), default="made-up")
     parser.add_argument("--sample", type=int, default=512)
     arguments = parser.parse_args()
     replies = sys.stdout
