@@ -6,6 +6,8 @@ QUICKSTART := katib/experiments/quickstart.yaml
 export RANKWISE_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/rankwise
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+# Dozens of tests start our programs: without compiled files each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest lint stubs lock clean

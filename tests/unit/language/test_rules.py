@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwise.language.quantities import quantities
-from rankwise.language.rules import literature, MOST_DEVIATIONS, Rule, log_plausibility
+from rankwise.language.rules import MOST_DEVIATIONS, Rule, literature, log_plausibility
 from rankwise.space import ParameterText, SearchSpace, parse_space
 from support.spaces import spaces, untimed
 
