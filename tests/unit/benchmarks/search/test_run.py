@@ -12,6 +12,7 @@ from benchmarks.search import optimizers, run, tasks
 from benchmarks.search.peers import Deaf
 from benchmarks.search.problem import Array, Pool, View
 from benchmarks.search.results import Results, Search, missing
+from rankwise.strategies.language_options import OPTIONS
 
 from .conftest import toy_pool
 
@@ -124,7 +125,11 @@ def test_peers_that_are_not_there_are_written_down(tmp_path: Path, pools: dict[s
 
 
 def test_defaults_can_all_be_read() -> None:
-    assert [optimizers.Spec.parse(text).text for text in run.DEFAULTS] == list(run.DEFAULTS)
+    for texts in (run.DEFAULTS, *run.SETS.values()):
+        assert [optimizers.Spec.parse(text).text for text in texts] == list(texts)
+        for spec in map(optimizers.Spec.parse, texts):
+            if spec.name == optimizers.OURS:
+                OPTIONS.parse(dict(spec.settings))
     assert {optimizers.Spec.parse(text).name for text in run.DEFAULTS} == set(optimizers.MAKERS)
     assert (run.SEEDS, run.TRIALS) == (20, 30)
 
