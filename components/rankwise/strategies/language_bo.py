@@ -14,10 +14,11 @@ A request is answered in this order:
 Whatever fails on the way is replaced by something simpler: the language model by the numbers, the models by
 the initial design; ``fallback`` says so. Only wrong settings raise.
 
-Vectors take time: 1,440 of them 20 s on two cores, 45,360 ten minutes. Whether they are there when a request comes is a
-matter of the clock and of what a restart has left, and must not change a search. So a request that scores at most
+Vectors take time: 1,440 of them 20 s on two cores, 45,360 ten minutes. Of a large space the language model reads a part
+only (``language_candidates``). Whether vectors are there when a request comes is a matter of the clock and of what a
+restart has left, and must not change a search. So a request for which the language model reads at most
 ``wait_for_vectors`` configurations is postponed until all vectors are there, where the caller says that it comes back.
-For more configurations the search would stand still for too long: the numbers answer, marked as a fallback (reason
+Where it reads more, the search would stand still for too long: the numbers answer, marked as a fallback (reason
 ``vectors``), until the vectors are there. What can differ then is from which request on the vectors are used.
 """
 
@@ -199,14 +200,14 @@ class LanguageBO:
         candidates = _candidates(request, options, _best_positions(measured, values))
         untried = candidates.untried(tried.keys())
         details["candidates"] = float(len(untried))
-        postpone = request.postpone and len(candidates.points) <= options.integer("wait_for_vectors")
+        postpone = request.postpone and _to_read(candidates, options) <= options.integer("wait_for_vectors")
         settings = model_settings(request, options, self._encoders, postpone)
         pending = [*observations.pending, *chosen]
         covering = candidates.points.take(np.arange(candidates.covering))
         features = Features(covering, Knowledge(sources, covering))
         fitted = fit_models(
             settings,
-            Question(space, candidates, features, untried, observations, y, known, pending, request.deadline),
+            Question(space, candidates, features, untried, observations, y, known, pending, request.deadline, count),
         )
         details.update(fitted.details)
         fallback, reason = fitted.fallback, fitted.reason
@@ -236,6 +237,14 @@ class LanguageBO:
             return _Picks(fresh, 0, fallback, reason)
         again = _repeats(candidates.points, fitted.members, observations, [*chosen, *fresh], repeats)
         return _Picks([*fresh, *again], repeats, fallback, reason)
+
+
+def _to_read(candidates: CandidateSet, options: ParsedOptions) -> int:
+    """How many configurations the language model reads, those of the trials aside."""
+    everything = len(candidates.points)
+    return (
+        everything if options.text("surrogate") == "paper" else min(everything, options.integer("language_candidates"))
+    )
 
 
 def standardized(options: ParsedOptions, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -275,6 +284,7 @@ def model_settings(
             steps=options.integer("paper_steps"),
             seed=seed,
         ),
+        language_candidates=options.integer("language_candidates"),
         token_candidates=options.integer("token_candidates"),
         encoders=encoders,
         postpone=postpone,

@@ -106,11 +106,20 @@ OPTIONS = OptionTable(
             100_000,
         ),
         Option(
+            "language_candidates",
+            int,
+            2_048,
+            "of more configurations than this the language model reads a sample and those that the numbers find most "
+            "promising",
+            16,
+            1_000_000,
+        ),
+        Option(
             "wait_for_vectors",
             int,
             2_500,
-            "where at most this many configurations are scored, suggestions wait until all are embedded, so that a "
-            "search does not depend on time; where there are more, the numbers alone answer until then",
+            "where the language model reads at most this many configurations, suggestions wait until all are embedded, "
+            "so that a search does not depend on time; where it reads more, the numbers alone answer until then",
             0,
             1_000_000,
         ),

@@ -1,4 +1,10 @@
-"""The models that ``language-bo`` averages, each with its own view of the same configurations."""
+"""The models that ``language-bo`` averages, each with its own view of the same configurations.
+
+A language model that reads a large space takes minutes, and what it says of most of it is never used. Of more than
+``language_candidates`` configurations the language model therefore reads a sample that covers the space, the same in
+every request of a search, and those that the numbers find most promising (lower confidence bound); the models then
+choose among these together. ``surrogate: paper`` reads everything, as the paper does.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +40,8 @@ LEAST_MEMBERS = 4
 KERNEL_ENTRIES = 20_000_000
 """So many kernel entries the processes of the numeric model have together at most, unless they are the fewest."""
 
+OPTIMISM = 2.0
+"""Deviations below its mean at which a candidate is looked at for a shortlist: what may be good counts."""
 EMBEDDING_SHARE = 0.6
 """Part of the time left that embedding may take; the rest is for the fit and the acquisition."""
 POSTPONED_AFTER = 10.0
@@ -53,6 +61,7 @@ class ModelSettings:
         domain_prompt: whether the text says what is known beside the configuration, in the form that says it.
         kernel: settings of the deep kernel.
         paper: settings of the paper's surrogate.
+        language_candidates: of more candidates than these the deep kernel sees a shortlist.
         token_candidates: with a learnable token, so many candidates are embedded with it; of more, a shortlist.
         encoders: (reference, pooling) -> encoder.
         postpone: wait for the vectors, by :class:`~rankwise.strategies.base.NotReady`, instead of answering without.
@@ -65,6 +74,7 @@ class ModelSettings:
     domain_prompt: bool
     kernel: DeepKernelSettings
     paper: PaperKernelSettings
+    language_candidates: int
     token_candidates: int
     encoders: Callable[[str, str], TextEncoder]
     postpone: bool = False
@@ -84,6 +94,7 @@ class Question:
         variances: of the outcomes, as far as they are known; None for not at all.  # (n,)
         pending: configurations to count as running.
         deadline: for everything together.
+        wanted: how many will be chosen: no shortlist is shorter.
     """
 
     space: SearchSpace
@@ -95,6 +106,7 @@ class Question:
     variances: NDArray[np.float64] | None
     pending: Sequence[dict[str, str]]
     deadline: Deadline
+    wanted: int = 1
 
 
 @dataclass
@@ -150,6 +162,10 @@ class _Numeric:
             for share, surrogate in zip(self.averaged.weights, self.averaged.surrogates, strict=True)
         ]
 
+    def only(self, places: NDArray[np.intp]) -> _Numeric:
+        """The same for some of the candidates."""
+        return replace(self, candidates=self.candidates[places])
+
 
 def fit_models(settings: ModelSettings, question: Question) -> Fitted:
     """Fit what the settings ask for; the numeric model alone where the language model cannot be had.
@@ -160,46 +176,72 @@ def fit_models(settings: ModelSettings, question: Question) -> Fitted:
         FitError: not even the numeric model could be fitted.
     """
     details: dict[str, float] = {}
-    language: _Model | None = None
-    fallback: str | None = None
-    reason = "model"
-    if settings.surrogate != "numeric" and len(question.observations.measured):
+    numeric: _Numeric | None = None
+    broken: FitError | None = None
+    wanted = settings.surrogate != "numeric" and len(question.observations.measured) > 0
+    if not wanted or settings.surrogate == "mixture" or _is_large(settings, question):
         try:
-            language = _language(settings, question, details)
-        except EmbeddingIncomplete as error:
-            if settings.postpone:
-                raise NotReady(f"{error.done} of {error.total} configurations are embedded; ask again") from None
-            reason = "vectors"
-            fallback = (
-                f"the numbers alone were modelled: {error.done} of {error.total} configurations were embedded in time "
-                "(a later request goes on from there; `rankwise embed` does it ahead of time)"
-            )
-        except SurroundingsError as error:
-            fallback = f"the numbers alone were modelled: the language model cannot be loaded: {error}"
-        except InvalidInput:
-            raise
-        except Exception as error:
-            # Whatever a language model does, the search goes on with the numbers.
-            log.exception("the language model failed")
-            fallback = f"the numbers alone were modelled: the language model failed with {type(error).__name__}"
-    alone = None if language is None else language.member(1.0)
-    if language is not None and alone is not None and settings.surrogate in ("language", "paper"):
-        return Fitted([alone], language.chosen, None, details, language=alone)
-
-    try:
-        numeric = _numeric(question, details)
-    except FitError:
-        if language is None or alone is None:
-            raise
-        said = "the language model alone answered"
-        return Fitted([alone], language.chosen, said, details, "fit", alone)
+            numeric = _numeric(question, details)
+        except FitError as error:
+            broken = error
+    language = _language_or_reason(settings, question, details, numeric) if wanted else None
+    if isinstance(language, _Model):
+        alone = language.member(1.0)
+        if settings.surrogate in ("language", "paper"):
+            return Fitted([alone], language.chosen, None, details, language=alone)
+        if numeric is None:
+            said = "the language model alone answered"
+            return Fitted([alone], language.chosen, said, details, "fit", alone)
+        weights = earned_weights([numeric.averaged, language.surrogate], len(question.outcomes))  # (2,)
+        details["weight_language"] = float(weights[1])
+        seen = numeric.only(np.searchsorted(question.chosen, language.chosen))
+        members = seen.members(float(weights[0])) if weights[0] > 0 else []
+        members += [language.member(float(weights[1]))] if weights[1] > 0 else []
+        return Fitted(members, language.chosen, None, details, language=alone)
+    if broken is not None:
+        raise broken
+    numeric = numeric or _numeric(question, details)
     if language is None:
-        return Fitted(numeric.members(1.0), question.chosen, fallback, details, reason)
-    weights = earned_weights([numeric.averaged, language.surrogate], len(question.outcomes))  # (2,)
-    details["weight_language"] = float(weights[1])
-    members = numeric.members(float(weights[0])) if weights[0] > 0 else []
-    members += [language.member(float(weights[1]))] if weights[1] > 0 else []
-    return Fitted(members, question.chosen, None, details, language=alone)
+        return Fitted(numeric.members(1.0), question.chosen, None, details)
+    return Fitted(numeric.members(1.0), question.chosen, language.said, details, language.reason)
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """Why there is no language model: one of :data:`~rankwise.strategies.base.FALLBACK_REASONS`, and a sentence."""
+
+    reason: str
+    said: str
+
+
+def _language_or_reason(
+    settings: ModelSettings, question: Question, details: dict[str, float], numeric: _Numeric | None
+) -> _Model | _Missing:
+    """The language model, or why it cannot be had.
+
+    Raises:
+        InvalidInput: the embedder or the prompt is wrong.
+        NotReady: the settings ask to wait for vectors that are not there yet.
+    """
+    try:
+        return _language(settings, question, details, numeric)
+    except EmbeddingIncomplete as error:
+        if settings.postpone:
+            raise NotReady(f"{error.done} of {error.total} configurations are embedded; ask again") from None
+        said = (
+            f"the numbers alone were modelled: {error.done} of {error.total} configurations were embedded in time "
+            "(a later request goes on from there; `rankwise embed` does it ahead of time)"
+        )
+        return _Missing("vectors", said)
+    except SurroundingsError as error:
+        return _Missing("model", f"the numbers alone were modelled: the language model cannot be loaded: {error}")
+    except InvalidInput:
+        raise
+    except Exception as error:
+        # Whatever a language model does, the search goes on with the numbers.
+        log.exception("the language model failed")
+        failed = type(error).__name__
+        return _Missing("model", f"the numbers alone were modelled: the language model failed with {failed}")
 
 
 def fit_language(settings: ModelSettings, question: Question) -> Member:
@@ -211,7 +253,38 @@ def fit_language(settings: ModelSettings, question: Question) -> Member:
         SurroundingsError: the language model cannot be loaded.
         FitError: it could not be fitted.
     """
-    return _language(settings, question, {}).member(1.0)
+    numeric = _numeric(question, {}) if _is_large(settings, question) else None
+    return _language(settings, question, {}, numeric).member(1.0)
+
+
+def _is_large(settings: ModelSettings, question: Question) -> bool:
+    """Whether the language model reads a shortlist."""
+    return settings.surrogate != "paper" and len(question.candidates.points) > settings.language_candidates
+
+
+def _read(
+    settings: ModelSettings, question: Question, numeric: _Numeric | None
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """What the language model reads.
+
+    Returns:
+        Numbers of the candidates that it reads, all ascending; of those among them that cover the space; and of those
+        that it scores, untried ones.
+    """
+    covering = question.candidates.covering
+    if not _is_large(settings, question):
+        return np.arange(len(question.candidates.points)), np.arange(covering), question.chosen
+    half = settings.language_candidates // 2
+    # Neither a grid's order nor its steps may decide: a fixed draw.
+    sample = np.sort(np.random.default_rng(0).permutation(covering)[:half])
+    if numeric is None:
+        scores = np.random.default_rng(1).random(len(question.chosen))
+    else:
+        mean, variance = numeric.averaged.posterior(numeric.candidates)
+        scores = OPTIMISM * np.sqrt(variance) - mean
+    promising = shortlist(scores, max(settings.language_candidates - len(sample), question.wanted))
+    read = np.union1d(sample, question.chosen[promising])
+    return read, sample, np.intersect1d(question.chosen, read)
 
 
 def _numeric(question: Question, details: dict[str, float]) -> _Numeric:
@@ -249,28 +322,32 @@ def _members(entries: int) -> int:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Texts of all candidates (m), of the observed (n) and of the pending configurations (p)."""
+    """Texts of the candidates that are read (m), of the observed (n) and of the pending configurations (p)."""
 
     candidates: list[str]
     observed: list[str]
     pending: list[str]
 
 
-def _texts(settings: ModelSettings, question: Question, form: PromptForm) -> _Texts:
+def _texts(settings: ModelSettings, question: Question, form: PromptForm, read: NDArray[np.intp]) -> _Texts:
     space = question.space
     prompt = search_prompt(settings.prompt, settings.domain_prompt, space, form)
     return _Texts(
-        describe_all(prompt, space, question.candidates.points),
+        describe_all(prompt, space, question.candidates.points.take(read)),
         [describe(prompt, space, point) for point in question.observations.measured],
         [describe(prompt, space, point) for point in question.pending],
     )
 
 
-def _language(settings: ModelSettings, question: Question, details: dict[str, float]) -> _Model:
-    """Embed everything and fit the deep kernel, or the paper's."""
+def _language(
+    settings: ModelSettings, question: Question, details: dict[str, float], numeric: _Numeric | None
+) -> _Model:
+    """Embed what is read and fit the deep kernel, or the paper's; ``numeric`` draws the shortlist of a large space."""
     began = time.monotonic()
     encoder = settings.encoders(settings.embedder, settings.pooling)
-    texts = _texts(settings, question, encoder.form)
+    read, sample, chosen = _read(settings, question, numeric)
+    details["read"] = float(len(read))
+    texts = _texts(settings, question, encoder.form, read)
     limit = question.deadline.share(EMBEDDING_SHARE)
     if settings.postpone and limit.remaining() > POSTPONED_AFTER:
         limit = Deadline(POSTPONED_AFTER)
@@ -286,17 +363,16 @@ def _language(settings: ModelSettings, question: Question, details: dict[str, fl
         frozen = replace(settings.paper, token=False)
         surrogate = fit_paper_kernel(observed, question.outcomes, frozen, question.deadline)
     else:
-        covering = question.candidates.covering
         surrogate = fit_deep_kernel(
             observed,
             question.outcomes,
-            candidates[:covering],
-            numeric_features(question.space, question.candidates.points.units[:covering]),
+            candidates[np.searchsorted(read, sample)],
+            numeric_features(question.space, question.candidates.points.units[sample]),
             settings.kernel,
             question.deadline,
             question.variances,
         )
-    model = _Model(surrogate, question.chosen, candidates[question.chosen], observed, pending)
+    model = _Model(surrogate, chosen, candidates[np.searchsorted(read, chosen)], observed, pending)
     if settings.surrogate == "paper" and settings.paper.token:
         model = _with_token(settings, question, encoder, texts, model)
     details["seconds_language"] = time.monotonic() - began
@@ -316,8 +392,9 @@ def _with_token(
     chosen = question.chosen
     if len(chosen) > settings.token_candidates:
         mean, variance = frozen.surrogate.posterior(frozen.candidates)
-        # Optimistic by two deviations: what may be good by the stale vectors is looked at with the new ones.
-        chosen = chosen[np.sort(shortlist(2 * np.sqrt(variance) - mean, settings.token_candidates))]
+        # What may be good by the stale vectors is looked at with the new ones.
+        size = max(settings.token_candidates, question.wanted)
+        chosen = chosen[np.sort(shortlist(OPTIMISM * np.sqrt(variance) - mean, size))]
     states = encoder.token_states(texts.observed, question.deadline)
     surrogate = fit_paper_kernel(states, question.outcomes, settings.paper, question.deadline)
     psi = surrogate.psi

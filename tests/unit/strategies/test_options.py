@@ -96,6 +96,7 @@ def test_defaults_of_language_bo() -> None:
         "initial_points": None,
         "candidates": 50_000,
         "samples": 2_048,
+        "language_candidates": 2_048,
         "wait_for_vectors": 2_500,
         "prior": "literature",
         "model_width": None,
