@@ -203,7 +203,8 @@ def outcome_variances(values: NDArray[np.float64], standard_errors: NDArray[np.f
     warped = _warp(y)
     g = warped[first]  # (k,)
     # With one good value, however often, there is no line: the first segment leads out of the good half.
-    slope = 1.0 if known[1] <= np.median(y) else (g[1] - g[0]) / (known[1] - known[0])
+    with np.errstate(over="ignore"):  # beside a value of 1e308 the others may be a denormal number apart
+        slope = 1.0 if known[1] <= np.median(y) else (g[1] - g[0]) / (known[1] - known[0])
 
     def at(x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(x < known[0], g[0] + slope * (x - known[0]), np.interp(x, known, g))

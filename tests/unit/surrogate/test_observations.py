@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -131,6 +131,7 @@ values_with_errors = st.lists(st.tuples(finite, st.floats(0, allow_infinity=Fals
 
 
 @given(pairs=values_with_errors)
+@example([(0.0, 0.0), (0.0, 0.1), (1.4e308, 1.0), (0.25, 1e300)])  # apart by a denormal number after scaling
 def test_variances_are_bounded_and_zero_where_nothing_is_known(pairs: list[tuple[float, float]]) -> None:
     values, errors = np.array([v for v, _ in pairs]), np.array([e for _, e in pairs])
     variances = outcome_variances(values, errors)
