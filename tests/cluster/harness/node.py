@@ -27,7 +27,7 @@ from harness.places import (
     HarnessError,
     Places,
 )
-from harness.processes import Processes, wait_for
+from harness.processes import Processes, has_own_namespaces, wait_for
 
 DEBIAN_PROGRAMS = {
     "etcd": "etcd-server",
@@ -242,7 +242,9 @@ class Node:
         Mounts are private to it, so nothing of containerd or kubelet is left mounted on the machine afterwards.
         """
         command = ["/usr/bin/unshare", "--net", "--mount", "--propagation=private", "/usr/bin/sleep", "infinity"]
-        self.processes.start("namespaces", command, inside=False)
+        holder = self.processes.start("namespaces", command, inside=False)
+        # Entered before that, they would still be the machine's own: its network would be changed.
+        wait_for("the node's namespaces", lambda: has_own_namespaces(holder), 30, every=0.02)
         done = subprocess.run([*self.processes.enter(), "sh", "-c", _NETWORK], capture_output=True, text=True)
         if done.returncode:
             raise HarnessError(f"the node's network cannot be made: {done.stderr.strip()}")

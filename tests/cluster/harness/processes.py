@@ -29,6 +29,18 @@ def wait_for(what: str, ready: Callable[[], bool], seconds: float, every: float 
         time.sleep(every)
 
 
+def has_own_namespaces(pid: int) -> bool:
+    """Whether a process has left the network and mount namespaces of this one; False for one that has ended."""
+
+    def namespaces(of: int | str) -> list[Path]:
+        return [Path(f"/proc/{of}/ns/{kind}").readlink() for kind in ("net", "mnt")]
+
+    try:
+        return all(its != ours for its, ours in zip(namespaces(pid), namespaces("self"), strict=True))
+    except OSError:
+        return False
+
+
 class Processes:
     """The daemons of one cluster, by name; their pids are in files, so that another process can stop them."""
 
