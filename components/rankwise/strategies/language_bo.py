@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -200,8 +200,9 @@ class LanguageBO:
         candidates = _candidates(request, options, _best_positions(measured, values))
         untried = candidates.untried(tried.keys())
         details["candidates"] = float(len(untried))
-        postpone = request.postpone and _to_read(candidates, options) <= options.integer("wait_for_vectors")
-        settings = model_settings(request, options, self._encoders, postpone)
+        settings = model_settings(request, options, self._encoders)
+        waits = settings.reads(len(candidates.points)) <= options.integer("wait_for_vectors")
+        settings = replace(settings, postpone=request.postpone and waits)
         pending = [*observations.pending, *chosen]
         covering = candidates.points.take(np.arange(candidates.covering))
         features = Features(covering, Knowledge(sources, covering))
@@ -239,14 +240,6 @@ class LanguageBO:
         return _Picks([*fresh, *again], repeats, fallback, reason)
 
 
-def _to_read(candidates: CandidateSet, options: ParsedOptions) -> int:
-    """How many configurations the language model reads, those of the trials aside."""
-    everything = len(candidates.points)
-    return (
-        everything if options.text("surrogate") == "paper" else min(everything, options.integer("language_candidates"))
-    )
-
-
 def standardized(options: ParsedOptions, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Measured values (n,), smaller is better, as the outcomes (n,) that the models are fitted to."""
     # The paper standardizes and no more; that bad values are tamed is ours.
@@ -264,7 +257,6 @@ def model_settings(
     request: SuggestRequest,
     options: ParsedOptions,
     encoders: Callable[[str, str], TextEncoder],
-    postpone: bool = False,
 ) -> ModelSettings:
     """What the models of a search are made from."""
     seed = seed_of(request, options, "projection")
@@ -287,7 +279,6 @@ def model_settings(
         language_candidates=options.integer("language_candidates"),
         token_candidates=options.integer("token_candidates"),
         encoders=encoders,
-        postpone=postpone,
     )
 
 

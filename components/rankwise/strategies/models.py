@@ -79,6 +79,10 @@ class ModelSettings:
     encoders: Callable[[str, str], TextEncoder]
     postpone: bool = False
 
+    def reads(self, candidates: int) -> int:
+        """Of so many candidates, how many the language model reads."""
+        return candidates if self.surrogate == "paper" else min(candidates, self.language_candidates)
+
 
 @dataclass(frozen=True)
 class Question:
@@ -259,7 +263,8 @@ def fit_language(settings: ModelSettings, question: Question) -> Member:
 
 def _is_large(settings: ModelSettings, question: Question) -> bool:
     """Whether the language model reads a shortlist."""
-    return settings.surrogate != "paper" and len(question.candidates.points) > settings.language_candidates
+    candidates = len(question.candidates.points)
+    return settings.reads(candidates) < candidates
 
 
 def _read(

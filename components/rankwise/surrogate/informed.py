@@ -44,6 +44,7 @@ from torch import Tensor
 from rankwise.deadline import Deadline
 from rankwise.surrogate.fit import representative
 from rankwise.surrogate.gaussian_process import FitError, FittedSurrogate, GaussianProcess, matern_kernel
+from rankwise.surrogate.noise import LEAST, LOG_MODE
 from rankwise.surrogate.numeric import identity
 
 TRUST = 0.5
@@ -52,9 +53,8 @@ TRUST_SPREAD = 0.3
 """Standard deviation τ of that weight's prior."""
 LENGTHSCALE_SPREAD = 1.0
 """Standard deviation of a log lengthscale's prior."""
-LOG_NOISE = (-4.0, 1.0)
-"""Mean and standard deviation of the log noise's prior (BoTorch's)."""
-LEAST_NOISE = 1e-4
+LOG_NOISE = (LOG_MODE + 1.0, 1.0)
+"""Mean and standard deviation of the log noise's prior (BoTorch's): the mode is the mean less the variance."""
 LOG_SCALE = (0.0, 0.5)
 """Mean and standard deviation of the log output scale's prior: outcomes are standardized."""
 ROUNDS = 3
@@ -179,7 +179,7 @@ def fit_informed(
 
 
 def _noise(log_noise: float) -> float:
-    return max(math.exp(log_noise), LEAST_NOISE)
+    return max(math.exp(log_noise), LEAST)
 
 
 class _Evidence:
@@ -218,7 +218,7 @@ class _Evidence:
         inverse = torch.exp(-2.0 * theta[:, : self.q])  # (s, q)
         distance = (inverse @ self._squares.T).mul_(5.0).sqrt_().reshape(len(theta), n, n)  # √5 d
         kernel = (1.0 + distance + distance.square() / 3.0) * torch.exp(-distance)
-        noise = theta[:, self.q].exp().clamp_min(LEAST_NOISE)
+        noise = theta[:, self.q].exp().clamp_min(LEAST)
         S = theta[:, self.q + 1].exp()[:, None, None] * kernel + self._fixed  # (s, n, n)  # noqa: N806
         S.diagonal(dim1=1, dim2=2).add_(noise[:, None])
         factor, info = torch.linalg.cholesky_ex(S)
