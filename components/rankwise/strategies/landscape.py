@@ -157,7 +157,6 @@ def landscape(
         raise NoLandscape("No trial has a value yet, so that nothing could be fitted.")
     own = tuple(i for i, trial in enumerate(request.trials) if request.space.contains(trial.assignments))
     settings = model_settings(request, options, encoders)
-    plain = replace(settings, paper=replace(settings.paper, token=False))
     with_token = settings.surrogate == "paper" and settings.paper.token
 
     tried = request.space.encode([request.trials[i].assignments for i in own])  # (t, D)
@@ -165,6 +164,9 @@ def landscape(
     m = len(sample)
     points = request.space.at(np.concatenate([sample.units, tried]))  # (m + t, D)
     question = _question(request, options, observations, points, m)
+    # Every point is shown: a search's shortlists would leave some without a place.
+    settings = replace(settings, language_candidates=len(points), token_candidates=len(points))
+    plain = replace(settings, paper=replace(settings.paper, token=False))
 
     fitted = fit_models(plain, question)
     # Where it failed, it is asked once more by itself, for its error.
@@ -175,7 +177,7 @@ def landscape(
     missing = ""
     if with_token:
         try:
-            member = fit_language(replace(settings, token_candidates=len(points)), question)
+            member = fit_language(settings, question)
             views.append(_view(ViewKind.TOKEN, _features(member), sample))
         except (EmbeddingIncomplete, SurroundingsError, FitError) as error:
             missing = f"The view with the learnable token is missing: {error}."

@@ -348,3 +348,14 @@ def test_better_than_the_best_the_scale_goes_on() -> None:
 def test_the_largest_numbers_stay_finite(values: list[float]) -> None:
     array = np.array(values)
     assert np.isfinite(in_own_units(np.linspace(-9, 9, 7), outcomes(array), array)).all()
+
+
+@pytest.mark.parametrize("surrogate", ["mixture", "language"])
+def test_a_search_that_reads_a_shortlist_is_shown_whole(surrogate: str) -> None:
+    trials = tried(SPACE, 8)
+    few, all_of_them = (look(trials, surrogate=surrogate, language_candidates=read) for read in ("16", "2048"))
+    assert len(few.candidates) == 60
+    np.testing.assert_array_equal(few.predicted, all_of_them.predicted)
+    for a, b in zip(few.views, all_of_them.views, strict=True):
+        np.testing.assert_array_equal(a.candidates, b.candidates)
+        np.testing.assert_array_equal(a.trials, b.trials)
