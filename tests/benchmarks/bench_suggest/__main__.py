@@ -35,6 +35,7 @@ from benchmarks.bench_suggest.table import (
     write_json,
 )
 from benchmarks.bench_suggest.task import paper_observations, paper_parameters
+from benchmarks.machine import processor
 
 HERE = Path(__file__).parent
 PARTS = ("suggestion", "embedding", "meanwhile", "service")
@@ -64,14 +65,8 @@ def say(text: str) -> None:
 
 def machine() -> dict[str, Any]:
     """What it runs on."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"processor": model, "cores": os.cpu_count(), "python": platform.python_version(), **versions}
+    return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version(), **versions}
 
 
 class Bench:
@@ -133,12 +128,11 @@ class Bench:
                 )
                 before = served.cpu()
                 (reply,) = service.ask(served.address, [message], 1)
-                after, memory = served.cpu(), served.memory()
-                cpu = None if before is None or after is None else after - before
+                cpu, memory = served.cpu_since(before), served.memory()
                 say(f"not cached, {count} observations: {reply.seconds:.2f} s, {reply.problem}")
                 said = f"not cached: the service's answer meanwhile ({reply.problem or 'no fallback'})"
-                processor = NONE if cpu is None else number(cpu)
-                rows.append([str(count), said, number(reply.seconds), processor, NONE, NONE, mebibytes(memory.peak)])
+                used = NONE if cpu is None else number(cpu)
+                rows.append([str(count), said, number(reply.seconds), used, NONE, NONE, mebibytes(memory.peak)])
                 facts.append({"observations": count, "reply": reply, "cpu": cpu, "memory": memory})
         return rows, facts
 
@@ -163,14 +157,13 @@ class Bench:
                 used, started = served.cpu(), time.perf_counter()
                 replies = service.ask(served.address, messages, at_once)
                 whole = time.perf_counter() - started
-                done, memory = served.cpu(), served.memory()
-                cpu = None if used is None or done is None else done - used
+                cpu, memory = served.cpu_since(used), served.memory()
                 problems = [reply.problem for reply in replies if reply.problem]
                 wrong = sum(reply.configurations != 1 for reply in replies)
                 times = map(number, tail([reply.seconds for reply in replies]))
                 said = str(len(problems)) + (f" ({problems[0]})" if problems else "")
-                processor = NONE if cpu is None else number(cpu)
-                rows.append([f"{count}, {label}", *times, number(whole), processor, said, mebibytes(memory.now)])
+                taken = NONE if cpu is None else number(cpu)
+                rows.append([f"{count}, {label}", *times, number(whole), taken, said, mebibytes(memory.now)])
                 say(f"{count} Experiments, {label}: {whole:.1f} s, {said} problems")
                 facts.append({"round": label, "clients": at_once, "replies": replies, "whole": whole, "cpu": cpu,
                               "memory": memory, "without_one_configuration": wrong})  # fmt: skip

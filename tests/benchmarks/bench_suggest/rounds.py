@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from benchmarks.machine import end
+
 START_SECONDS = 600.0
 """Time until a process has made its method: it may convert a model for the first time."""
 
@@ -153,15 +155,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
+        end(self._process)
 
 
 @dataclass

@@ -91,6 +91,11 @@ class Service:
         fields = text.rpartition(")")[2].split()  # the name may have blanks
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def cpu_since(self, before: float | None) -> float | None:
+        """Seconds of processor time since :meth:`cpu` told ``before``; None where either is not told."""
+        now = self.cpu()
+        return None if before is None or now is None else now - before
+
     def alive(self) -> bool:
         return self._process.poll() is None
 

@@ -6,7 +6,6 @@ benchmarks.search.install`` makes an environment for them; where it cannot, they
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
+from benchmarks.machine import end
 from benchmarks.search.problem import Array, Told, View
 
 WORKER = Path(__file__).with_name("peer_worker.py")
@@ -64,12 +64,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # what was still to be written
-                    stream.close()
+        end(self._process)
 
     def call(self, **message: object) -> dict[str, object]:
         """One question, one answer.

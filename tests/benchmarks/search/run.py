@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from benchmarks.machine import processor
 from benchmarks.search import outside
 from benchmarks.search.optimizers import MAKERS, OURS, Spec, make
 from benchmarks.search.problem import play, view_of
@@ -139,16 +140,7 @@ def environment() -> dict[str, object]:
     """Versions and machine."""
     packages = ("torch", "gpytorch", "botorch", "optuna", "numpy", "scipy", "scikit-learn", "transformers")
     found = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), "packages": found, "cores": os.cpu_count(), "machine": cpu()}
-
-
-def cpu() -> str:
-    """Name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
+    return {"python": platform.python_version(), "packages": found, "cores": os.cpu_count(), "machine": processor()}
 
 
 def available(specs: Sequence[Spec], python: Path, results: Results) -> list[Spec]:
