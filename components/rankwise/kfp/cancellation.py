@@ -1,0 +1,43 @@
+"""A cancelled run: Argo sends SIGTERM to the step's processes and SIGKILL 30 seconds later."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Cancelled(BaseException):
+    """The run was cancelled. No ``Exception``: nobody's retry may take it for a failure that goes away."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_number = signal_number
+        super().__init__(f"cancelled by signal {signal_number}")
+
+
+@contextmanager
+def cancellation() -> Iterator[None]:
+    """Let SIGTERM and SIGINT raise :class:`Cancelled` within the block, once (main thread only).
+
+    Once: what cleans up must not be interrupted by a second signal. A read of a socket that blocks is interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if not seen:
+            seen.append(number)
+            raise Cancelled(number)
+
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
