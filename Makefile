@@ -79,11 +79,12 @@ stubs: install ## generate components/rankwise/katib_api from the proto file
 UV := $(BIN)/uv
 lock: $(VENV)/.installed ## resolve pyproject.toml anew into requirements.lock (needs uv: pip install uv)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
-		--extra train --extra local --extra cluster --extra dev pyproject.toml -o requirements.lock
+		--extra train --extra local --extra cluster --extra pipelines --extra dev pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
 		--extra cluster -c requirements.lock pyproject.toml -o images/suggestion/requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.11 \
-		--extra train --extra cluster -c requirements.lock pyproject.toml -o images/trainer/requirements.lock
+		--extra train --extra local --extra cluster --extra pipelines -c requirements.lock pyproject.toml \
+		-o images/trainer/requirements.lock
 
 clean: ## remove the virtual environment and the runs
 	rm -rf $(VENV) runs build dist
