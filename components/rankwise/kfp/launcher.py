@@ -182,6 +182,15 @@ class KatibLauncher:
         log.info("the Experiment has succeeded", extra={"experiment": name, "namespace": self._api.namespace})
         return Launched(name, self._api.namespace, uid, resumed, self._api.snapshot(name))
 
+    def stop(self, document: Mapping[str, Any], run: str) -> None:
+        """Delete the Experiment of a run if it still runs; what has ended, and what others made, stays.
+
+        Args:
+            document, run: as they were launched.
+        """
+        metadata = self._wanted(document, run)["metadata"]
+        self._clean_up(str(metadata["name"]), str(metadata["labels"][RUN_LABEL]), None)
+
     def _wanted(self, document: Mapping[str, Any], run: str) -> dict[str, Any]:
         metadata, spec = mapping(document.get("metadata")), mapping(document.get("spec"))
         algorithm = str(mapping(spec.get("algorithm")).get("algorithmName", ""))
@@ -231,7 +240,7 @@ class KatibLauncher:
             )
             raise InvalidInput([Problem("spec", name, allowed)])
 
-    def _clean_up(self, name: str, run: str, why: BaseException) -> None:
+    def _clean_up(self, name: str, run: str, why: BaseException | None) -> None:
         """Delete the Experiment of this run, where that is wanted. Never raises: ``why`` is what has to be told."""
         facts = {"experiment": name, "namespace": self._api.namespace}
         try:

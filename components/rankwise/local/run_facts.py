@@ -91,7 +91,7 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store) -> Sear
         parameters=tuple(parameter_facts(parameter) for parameter in experiment.space.parameters),
         trials=tuple(trials),
         default_configuration=experiment.default_configuration,
-        finals=Finals(default=default, best=best, lead=_lead(manifests, store)),
+        finals=Finals(default=default, best=best, lead=lead_baseline(manifests, store)),
         environment=_environment(manifests),
         started=_time(journal.start_time),
         completed=None if ended is None else _time(ended.time),
@@ -155,10 +155,24 @@ def _final(record: TrialRecord, manifest: Manifest | None, store: Store) -> Fina
     if manifest is None or manifest.test_metrics is None:
         metrics = {s.name: v for s in record.summaries if (v := s.value("latest")) is not None}
         return FinalRun(record.assignments, metrics, cost=cost_facts(manifest))
+    return final_run(record.assignments, manifest, store)
+
+
+def final_run(assignments: Mapping[str, str], manifest: Manifest, store: Store) -> FinalRun:
+    """A final run from its manifest, which has measured it on the test split.
+
+    Args:
+        assignments: its configuration in Katib's text form.
+        manifest: of the training.
+        store: where its values per example are.
+
+    Raises:
+        SurroundingsError: the store failed after bounded retries.
+    """
     tested = _tested(manifest)
     values = _per_example(manifest, store)
     return FinalRun(
-        assignments=record.assignments,
+        assignments=assignments,
         metrics=tested,
         standard_errors=_named(manifest.standard_errors, tested),
         per_example=_named(values, tested),
@@ -190,8 +204,8 @@ def _per_example(manifest: Manifest, store: Store) -> dict[str, tuple[float, ...
         return {}
 
 
-def _lead(manifests: Iterable[Manifest], store: Store) -> LeadBaseline | None:
-    """The baseline without training; every final run measures it on the same examples."""
+def lead_baseline(manifests: Iterable[Manifest], store: Store) -> LeadBaseline | None:
+    """The baseline without training; every final run measures it on the same examples. None where none did."""
     for manifest in manifests:
         tested = manifest.test_metrics or {}
         names = [name.removeprefix(LEAD) for name in tested if name.startswith(LEAD)]

@@ -48,13 +48,18 @@ def check(path: Path) -> tuple[list[Problem], Experiment | None]:
         experiment = load_experiment(path)
     except InvalidInput as error:
         return list(error.problems), None
+    return check_settings(experiment), experiment
+
+
+def check_settings(experiment: Experiment) -> list[Problem]:
+    """Mistakes that the form does not show: in the settings of the algorithm and of early stopping."""
     problems = check_algorithm(experiment)
     if experiment.early_stopping is not None:
         try:
             check_early_stopping(experiment.early_stopping.algorithm_name, experiment.early_stopping.settings)
         except InvalidInput as error:
             problems += error.problems
-    return problems, experiment
+    return problems
 
 
 def check_algorithm(experiment: Experiment) -> list[Problem]:

@@ -1,0 +1,1 @@
+"""Kubeflow pipelines: assembly only. The steps are in rankwise.kfp.components."""
