@@ -8,10 +8,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import yaml
 from kfp import kubernetes
 
 from rankwise.kfp import components
@@ -19,6 +22,17 @@ from rankwise.kfp import components
 STORE_KEYS = ("RANKWISE_STORE", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 MODELS_FOLDER = "/var/cache/rankwise"
 """The image's cache of models, data and vectors ($RANKWISE_CACHE)."""
+
+
+EXPERIMENTS = Path(__file__).parents[1] / "katib" / "experiments"
+
+
+def one_line(file: str) -> str:
+    """An Experiment of katib/experiments as the default of a pipeline's argument: JSON (which is YAML), in one line.
+
+    kfp 2.16 repeats defaults in comments at the top of the compiled file, and comments only their first line.
+    """
+    return json.dumps(yaml.safe_load((EXPERIMENTS / file).read_text(encoding="utf-8")), ensure_ascii=False)
 
 
 @dataclass(frozen=True)

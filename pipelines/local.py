@@ -22,8 +22,7 @@ from pathlib import Path
 import yaml
 from kfp import dsl, local
 
-from pipelines.assembly import assemble
-from pipelines.tune_lora import EXPERIMENTS
+from pipelines.assembly import EXPERIMENTS, assemble
 from rankwise.kfp.image import IMAGE
 
 ROOT = "rankwise-local"

@@ -4,8 +4,8 @@
 
 from kfp import dsl
 
-from pipelines.assembly import Cluster, Machine, assemble, place, settle
-from pipelines.tune_lora import EXPERIMENTS, GPU_NODE
+from pipelines.assembly import Cluster, Machine, assemble, one_line, place, settle
+from pipelines.tune_lora import GPU_NODE
 from rankwise.kfp import components
 
 CLUSTER = Cluster(
@@ -19,7 +19,7 @@ CLUSTER = Cluster(
     description="Search LoRA hyperparameters of T5-small for summaries, train the best, compare, register it.",
 )
 def t5_summarization(
-    experiment: str = (EXPERIMENTS / "t5-summarization.yaml").read_text(encoding="utf-8"),
+    experiment: str = one_line("t5-summarization.yaml"),
     model_name: str = "t5-summarization",
     promote: str = "if-better",
     hours: float = 24.0,

@@ -7,14 +7,10 @@ trainings and the trials.
 
 # No `from __future__ import annotations`: kfp reads the annotations as objects.
 
-from pathlib import Path
-
 from kfp import dsl
 
-from pipelines.assembly import Cluster, Machine, Toleration, assemble, place, settle
+from pipelines.assembly import Cluster, Machine, Toleration, assemble, one_line, place, settle
 from rankwise.kfp import components
-
-EXPERIMENTS = Path(__file__).parents[1] / "katib" / "experiments"
 
 GPU_NODE = {
     "selectors": {"nvidia.com/gpu.present": "true"},  # NVIDIA's GPU feature discovery sets it
@@ -31,7 +27,7 @@ CLUSTER = Cluster(
     description="Search LoRA hyperparameters with Katib, train the best, compare it with the default, register it.",
 )
 def tune_lora(
-    experiment: str = (EXPERIMENTS / "lora-7b.yaml").read_text(encoding="utf-8"),
+    experiment: str = one_line("lora-7b.yaml"),
     model_name: str = "lora-7b",
     promote: str = "if-better",
     hours: float = 72.0,

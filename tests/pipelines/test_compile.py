@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-
 from pipelines.compile import FOLDER, PIPELINES, compile_into, main, stale
+
 from rankwise import __version__
-from rankwise.local.experiment import parse_experiment
+from rankwise.local.experiment import load_experiment, parse_experiment
 
 REPOSITORY = Path(__file__).parents[2]
 SETTLED = ("subset", "embed", "tune", "train", "train-2", "evaluate", "report", "register", "finish")
@@ -128,7 +128,10 @@ def test_the_experiment_is_the_committed_one_and_every_step_gets_it(
     text = compiled[name][0]["root"]["inputDefinitions"]["parameters"]["experiment"]["defaultValue"]
     experiment = parse_experiment(text)
     file = REPOSITORY / "katib" / "experiments" / f"{experiment.name}.yaml"
-    assert text == file.read_text(encoding="utf-8")
+    assert experiment.document == load_experiment(file).document
+    tasks = compiled[name][0]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    given = {key for key, task in tasks.items() if "experiment" in task["inputs"].get("parameters", {})}
+    assert given == set(SETTLED) - {"register", "finish"}
 
 
 def test_another_registry_is_named_while_compiling(tmp_path: Path) -> None:
@@ -138,6 +141,6 @@ def test_another_registry_is_named_while_compiling(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    text = (tmp_path / "tune_lora.yaml").read_text()
-    assert "image: registry.test/team/trainer:7" in text
-    assert "image: rankwise-trainer" not in text.partition("deploymentSpec")[2]
+    spec = next(yaml.safe_load_all((tmp_path / "tune_lora.yaml").read_text()))
+    images = {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()}
+    assert images == {"registry.test/team/trainer:7"}

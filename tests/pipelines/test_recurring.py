@@ -8,9 +8,9 @@ from unittest.mock import create_autospec
 
 import kfp
 import pytest
+from pipelines.compile import FOLDER
 
 from pipelines import recurring
-from pipelines.compile import FOLDER
 
 
 def test_what_is_asked_for() -> None:
