@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest pipelines pipeline-local lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -31,10 +31,10 @@ quickstart: install ## search LoRA hyperparameters of a small real model on real
 
 # Each worker takes one thread: two workers with all cores each are slower than with one.
 test: install ## unit and contract suites (under five minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/contract tests/chart -n 2 --dist worksteal -m "not slow and not cluster and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/unit tests/contract tests/chart tests/pipelines -n 2 --dist worksteal -m "not slow and not cluster and not gpu"
 
 test-slow: install ## what takes minutes: the whole small model, a whole search, a real browser
-	$(BIN)/pytest tests/unit tests/contract -m "slow and not cluster and not gpu"
+	$(BIN)/pytest tests/unit tests/contract tests/pipelines -m "slow and not cluster and not gpu"
 
 # With KUBECONFIG set the tests use that cluster; otherwise one is brought up on this machine (root, Debian packages, Go).
 HARNESS := cd tests/cluster && $(abspath $(BIN))/python -m harness
@@ -64,6 +64,13 @@ bench-search: install ## compare the search with its peers on tables of real LoR
 # SUGGEST="--rounds 1 --observations 10 --parts suggestion" takes less; `python -m benchmarks.bench_suggest --help`.
 bench-suggest: install ## time and memory of one suggestion beside other optimizers, and of 100 Experiments on one service
 	cd tests && $(abspath $(BIN))/python -m benchmarks.bench_suggest $(SUGGEST)
+
+pipelines: install ## compile the Kubeflow pipelines into pipelines/compiled (IMAGE=… names the image in your registry)
+	$(if $(IMAGE),RANKWISE_IMAGE=$(IMAGE) )$(BIN)/python -m pipelines.compile $(if $(IMAGE),--output build/pipelines)
+
+# LOCAL="--trials 8" searches longer; LOCAL="--trials 2 -- --num-layers=2 --subset=16" takes a cut model, for a look.
+pipeline-local: install ## the Kubeflow pipeline on this machine, on a small real model and real text; goes on where it stopped
+	$(BIN)/python -m pipelines.local $(if $(LOCAL),$(LOCAL),--trials 4)
 
 lint: install ## ruff, mypy strict, floors, Dockerfiles, shell
 	$(BIN)/ruff check .
