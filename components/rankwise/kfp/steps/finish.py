@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from rankwise.kfp import experiments
 from rankwise.kfp.launcher import KatibLauncher
+from rankwise.local.experiment import parse_experiment
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,6 @@ def finish(text: str, run: str, state: str, said: str, *, namespace: str = "") -
     from rankwise.cluster.client import api_client
     from rankwise.kfp.kubernetes_api import KubernetesKatib, own_namespace
 
-    document = experiments.read(text, ours_alone=False).document
+    document = parse_experiment(text).document
     with api_client() as api:
         KatibLauncher(KubernetesKatib(api, namespace or own_namespace())).stop(document, run)

@@ -12,6 +12,7 @@ from rankwise.artifacts.store import NotFound, Store, check_key
 from rankwise.errors import InvalidInput, Problem
 from rankwise.kfp import experiments
 from rankwise.kfp.steps.search import Best, read_best, read_search, write_pages
+from rankwise.local.experiment import parse_experiment
 from rankwise.local.run_facts import final_run, lead_baseline
 from rankwise.report.analysis import Analysis, analyse
 from rankwise.report.codec import decode, encode
@@ -55,7 +56,7 @@ def evaluate(
     Raises:
         InvalidInput: the two were measured on different data, or not on a test split.
     """
-    experiment = experiments.read(text, ours_alone=False)
+    experiment = parse_experiment(text)
     assignments = {"best": read_best(best).assignments, "default": experiments.default_configuration(experiment)}
     folders = {"best": best_model, "default": default_model}
     manifests = {role: read_manifest(folder) for role, folder in folders.items()}
@@ -106,7 +107,7 @@ def report(text: str, *, search: Path, finals: Path, page: Path, summary: Path) 
         InvalidInput: an artifact is something else.
         SurroundingsError: the disk failed.
     """
-    write_pages(with_finals(read_search(search), finals), experiments.read(text, ours_alone=False), page, summary)
+    write_pages(with_finals(read_search(search), finals), parse_experiment(text), page, summary)
 
 
 # ------------------------------------------------------------------------------------------------- registering

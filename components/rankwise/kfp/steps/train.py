@@ -15,6 +15,7 @@ from rankwise.kfp import experiments
 from rankwise.kfp.cancellation import Cancelled
 from rankwise.kfp.steps.data import pinned
 from rankwise.kfp.steps.search import read_best, trials_store
+from rankwise.local.experiment import parse_experiment
 from rankwise.local.finals import final_name
 from rankwise.local.processes import environment_of
 from rankwise.train.place import ADAPTER, MANIFEST, PER_EXAMPLE
@@ -45,7 +46,7 @@ def train(text: str, role: str, *, best: Path, data: Path, engine: str, folder: 
     """
     if role not in experiments.ROLES:
         raise InvalidInput([Problem("role", role, f"one of {', '.join(experiments.ROLES)}")])
-    experiment = experiments.read(text, ours_alone=False)
+    experiment = parse_experiment(text)  # its settings were checked before the search
     found = read_best(best)
     is_best = role == experiments.BEST
     assignments = found.assignments if is_best else experiments.default_configuration(experiment)
