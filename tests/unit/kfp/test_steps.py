@@ -28,12 +28,13 @@ from rankwise.kfp.steps.data import pinned, prepare
 from rankwise.kfp.steps.telling import telling
 from rankwise.kfp.steps.train import collect
 from rankwise.report.facts import facts_to_dict
+from rankwise.space import Goal, Objective
 from support.facts import synthetic_facts
 
 REPOSITORY = Path(__file__).parents[3]
 QUICKSTART = (REPOSITORY / "katib/experiments/quickstart.yaml").read_text(encoding="utf-8")
 DEFAULT = {"rank": "8", "alpha_ratio": "1", "dropout": "0", "learning_rate": "5e-5", "batch_size": "8"}
-BEST = search.Best("quickstart-0123456789", "", "t-3", DEFAULT, "loss", 2.5, "/data.jsonl")
+BEST = search.Best("quickstart-0123456789", "", "t-3", {**DEFAULT, "rank": "16"}, "loss", 2.5, "/data.jsonl")
 
 
 def manifest_of(**changes: Any) -> Manifest:
@@ -259,7 +260,7 @@ def model(folder: Path, losses: Sequence[float], **more: Any) -> Path:
 
 
 def judged(tmp_path: Path, best: Sequence[float], default: Sequence[float], **more: Any) -> Any:
-    facts = synthetic_facts(trials=5, finals=False)
+    facts = replace(synthetic_facts(trials=5, finals=False), objective=Objective("loss", Goal.MINIMIZE))
     (tmp_path / "search").write_text(json.dumps(facts_to_dict(facts)), encoding="utf-8")
     BEST.write(tmp_path / "best.json")
     return result.evaluate(
@@ -291,6 +292,22 @@ def test_a_difference_that_every_example_shows_is_one(tmp_path: Path) -> None:
 )
 def test_what_is_no_gain_is_called_so(tmp_path: Path, default: Sequence[float], headline: str) -> None:
     assert judged(tmp_path, [1.0, 2.0, 3.0, 4.0], default).headline == headline
+
+
+def test_where_the_default_is_the_best_nothing_is_promoted(tmp_path: Path) -> None:
+    same = replace(BEST, assignments=DEFAULT)
+    same.write(tmp_path / "same.json")
+    judged(tmp_path, [1.0, 2.0], [1.5, 2.5])
+    analysis = result.evaluate(
+        QUICKSTART,
+        best=tmp_path / "same.json",
+        search=tmp_path / "search",
+        best_model=tmp_path / "best",
+        default_model=tmp_path / "default",
+        finals=tmp_path / "finals",
+        summary=tmp_path / "summary",
+    )
+    assert analysis.headline != result.BETTER
 
 
 def test_other_data_are_not_compared(tmp_path: Path) -> None:
