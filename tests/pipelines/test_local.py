@@ -119,11 +119,13 @@ def test_a_smaller_experiment_is_one_that_is_valid() -> None:
     assert yaml.safe_load(smaller(text, None, []))["kind"] == "Experiment"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_step_that_fails_fails_the_pipeline(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text(QUICKSTART.read_text(encoding="utf-8").replace("--test=200", "--test=0"))
     command = [sys.executable, "-m", "pipelines.local", "--folder", str(tmp_path / "run"), "--experiment", str(file)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=850, check=False)
     assert done.returncode == 1, done.stdout[-2000:]
     assert "a step failed after" in done.stderr
     assert "subset: --test: got '0'; allowed: a test split" in done.stdout
