@@ -18,6 +18,7 @@ import yaml
 from kfp import kubernetes
 
 from rankwise.kfp import components
+from rankwise.kfp.image import IMAGE
 
 STORE_KEYS = ("RANKWISE_STORE", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 MODELS_FOLDER = "/var/cache/rankwise"
@@ -30,9 +31,14 @@ EXPERIMENTS = Path(__file__).parents[1] / "katib" / "experiments"
 def one_line(file: str) -> str:
     """An Experiment of katib/experiments as the default of a pipeline's argument: JSON (which is YAML), in one line.
 
-    kfp 2.16 repeats defaults in comments at the top of the compiled file, and comments only their first line.
+    Trials run the image that the steps run. kfp 2.16 repeats defaults in comments at the top of the compiled file, and
+    comments only their first line.
     """
-    return json.dumps(yaml.safe_load((EXPERIMENTS / file).read_text(encoding="utf-8")), ensure_ascii=False)
+    document = yaml.safe_load((EXPERIMENTS / file).read_text(encoding="utf-8"))
+    pod = document["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
+    for container in pod["containers"]:
+        container["image"] = IMAGE
+    return json.dumps(document, ensure_ascii=False)
 
 
 @dataclass(frozen=True)

@@ -104,5 +104,5 @@ class KatibApi(Protocol):
         ...
 
     def moved(self) -> bool:
-        """Whether the pod that this runs in is being ended because of its node (eviction, preemption, drain)."""
+        """Whether the pod that this runs in is being deleted or evicted: the next attempt runs in another one."""
         ...

@@ -1,4 +1,8 @@
-"""A cancelled run: Argo sends SIGTERM to the step's processes and SIGKILL 30 seconds later."""
+"""A cancelled run: Argo sends SIGTERM to the step's processes.
+
+How long they have after that is not ours to say: by its source, Kubeflow's own launcher, their parent, ends at once,
+and its container with it. What is done after the signal is best effort.
+"""
 
 from __future__ import annotations
 

@@ -380,17 +380,16 @@ def register(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def finish(experiment: str, run: str, status: dsl.PipelineTaskFinalStatus, namespace: str = "") -> None:
-    """For `dsl.ExitHandler`: tell how the run ended, and delete its Experiment if that still runs without it.
+def finish(experiment: str, run: str, namespace: str = "") -> None:
+    """For `dsl.ExitHandler`: delete the run's Experiment if that still runs without it.
 
     Args:
         experiment: the Katib Experiment (YAML).
         run: id of the pipeline's run.
-        status: given by Kubeflow Pipelines.
         namespace: as for `tune`.
     """
     from rankwise.kfp.steps.finish import finish as finish_run
     from rankwise.kfp.steps.telling import telling
 
     with telling("finish"):
-        finish_run(experiment, run, status.state, status.error_message or "", namespace=namespace)
+        finish_run(experiment, run, namespace=namespace)

@@ -182,19 +182,27 @@ class KubernetesKatib:
         return read_cluster(self._objects, self._namespace, name)
 
     def moved(self) -> bool:
-        """See :class:`rankwise.kfp.api.KatibApi`: the pod's own condition ``DisruptionTarget``."""
+        """See :class:`rankwise.kfp.api.KatibApi`: the own pod is being deleted, or has ``DisruptionTarget``.
+
+        A run that is cancelled ends the pod's processes; its pod is not deleted.
+        """
         pod = next((name for key in _POD_VARIABLES if (name := self._environment.get(key))), "")
         if not pod:
             return False
         try:
-            conditions = self._core.read_namespaced_pod(
-                pod, self._namespace, _request_timeout=_TIMEOUT
-            ).status.conditions
+            found = self._core.read_namespaced_pod(pod, self._pod_namespace(), _request_timeout=_TIMEOUT)
         except (ApiException, urllib3.exceptions.HTTPError, ValueError):
             return False
-        return any(
-            condition.type == "DisruptionTarget" and condition.status == "True" for condition in conditions or ()
+        return found.metadata.deletion_timestamp is not None or any(
+            condition.type == "DisruptionTarget" and condition.status == "True"
+            for condition in found.status.conditions or ()
         )
+
+    def _pod_namespace(self) -> str:
+        try:
+            return own_namespace(self._environment)
+        except InvalidInput:
+            return self._namespace
 
     def _call(self, work: Callable[[], T]) -> T:
         try:

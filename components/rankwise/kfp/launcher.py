@@ -14,6 +14,7 @@ from the run's id, and goes on waiting. So two attempts never make two searches.
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import logging
@@ -54,6 +55,10 @@ class ExperimentFailed(RankwiseError):
     """The Experiment ended without success, or without a best trial. The message says why."""
 
 
+class Deleted(ExperimentFailed):
+    """Somebody deleted the Experiment while it was waited for."""
+
+
 class TooLate(RankwiseError):
     """The Experiment did not end in the time that it was given."""
 
@@ -63,7 +68,8 @@ class LaunchOptions:
     """How a launcher behaves.
 
     Attributes:
-        timeout: seconds from the call to the Experiment's end; None waits for as long as it takes.
+        timeout: seconds from the Experiment's creation to its end, the same for all attempts; None waits for as long as
+            it takes.
         watch_seconds: length of one watch. Without news for so long, the log says so.
         backoff: waits between reconnections that fail one after the other; 10 of them outlast four minutes or more.
         delete_on_cancel: whether an Experiment is deleted when its run is cancelled or out of time. Its trials would
@@ -140,6 +146,7 @@ class KatibLauncher:
         options: see :class:`LaunchOptions`.
         clock: monotonic seconds (tests pass their own).
         sleep: waits the given seconds.
+        now: seconds since 1970, to tell an Experiment's age.
     """
 
     def __init__(
@@ -148,11 +155,13 @@ class KatibLauncher:
         options: LaunchOptions | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._options = options or LaunchOptions()
         self._clock = clock
         self._sleep = sleep
+        self._now = now
 
     def launch(self, document: Mapping[str, Any], run: str) -> Launched:
         """Make an Experiment, or find the one that an earlier attempt of the run made, and wait for its end.
@@ -164,7 +173,7 @@ class KatibLauncher:
 
         Raises:
             InvalidInput: the server refused it, or another Experiment has its name.
-            ExperimentFailed: it ended without success, or somebody deleted it.
+            ExperimentFailed: it ended without success; :class:`Deleted`: somebody deleted it.
             TooLate: it did not end in time.
             SurroundingsError: a right is missing, or the server failed after bounded retries; the Experiment goes on.
             Cancelled: the run was cancelled.
@@ -174,6 +183,8 @@ class KatibLauncher:
         name = str(wanted["metadata"]["name"])
         try:
             begun, resumed = self._ensure(wanted)
+            if end is not None and resumed:
+                end -= self._age(begun)
             uid = str(mapping(begun.get("metadata")).get("uid", ""))
             _Wait(self._api, self._options, name, uid, self._clock, self._sleep, end).run(begun)
         except (Cancelled, TooLate) as error:
@@ -216,7 +227,12 @@ class KatibLauncher:
                 made = self._api.create(wanted)
             except AlreadyThere:
                 # Another attempt was faster, or our own request was done although its answer got lost.
-                found = self._api.get(name)
+                try:
+                    found = self._api.get(name)
+                except Missing:
+                    raise SurroundingsError(
+                        f"Experiment {name} was deleted while it was being made; a retry makes it anew"
+                    ) from None
             else:
                 log.info("the Experiment is made", extra=facts)
                 return made, False
@@ -263,6 +279,14 @@ class KatibLauncher:
             log.info("no Experiment had been made", extra=facts)
         except RankwiseError as error:
             log.error("the Experiment could not be deleted and may still run: %s", error, extra=facts)
+
+    def _age(self, found: Object) -> float:
+        """Seconds since an Experiment was made; 0 where it does not say."""
+        made = mapping(found.get("metadata")).get("creationTimestamp")
+        if not made:
+            return 0.0
+        # The server's clock and ours may differ by seconds; the times that are given are hours.
+        return max(0.0, self._now() - dt.datetime.fromisoformat(str(made)).timestamp())
 
     def _look_for(self, name: str) -> Object:
         for _ in range(_LOOKS - 1):
@@ -331,7 +355,7 @@ class _Wait:
             quiet = False
             self._waits = self._options.backoff.waits()
             if event.kind == "DELETED":
-                raise ExperimentFailed(f"Experiment {self._name} was deleted while it ran")
+                raise Deleted(f"Experiment {self._name} was deleted while it ran")
             if event.kind == "BOOKMARK":
                 self._current = _at_version(self._current, event.object)
             else:
@@ -341,7 +365,8 @@ class _Wait:
             self._left()
         if quiet and self._clock() - begun < min(_SOON, seconds):
             raise WatchBroken("the server ended it at once")
-        if quiet:
+        if quiet:  # and it lasted: the server is well
+            self._waits = self._options.backoff.waits()
             log.info("no news for %.0f s: %s", self._clock() - begun, self._told, extra=self._facts)
 
     def _left(self) -> float:
@@ -372,13 +397,13 @@ class _Wait:
         try:
             return self._api.get(self._name)
         except Missing:
-            raise ExperimentFailed(f"Experiment {self._name} was deleted while it ran") from None
+            raise Deleted(f"Experiment {self._name} was deleted while it ran") from None
 
     def _news(self, current: Object) -> None:
         """Tell what is new, and keep the log of a trial that failed while its pod is there."""
         uid = str(mapping(current.get("metadata")).get("uid", ""))
         if uid != self._uid:
-            raise ExperimentFailed(f"Experiment {self._name} was deleted, and another one has its name")
+            raise Deleted(f"Experiment {self._name} was deleted, and another one has its name")
         line = progress_line(current)
         if line != self._told:
             self._told = line

@@ -184,6 +184,23 @@ def test_whether_the_node_sends_the_pod_away(
     assert katib.moved() is goes
 
 
+def test_a_pod_that_is_being_deleted_is_moved(server: FakeExperimentsServer, katib: KubernetesKatib) -> None:
+    leaving = pod("tune-0", 1)
+    leaving["metadata"]["deletionTimestamp"] = "2026-03-02T09:30:00Z"
+    server.answers["GET", f"{PODS}/tune-0"] = [(200, leaving)]
+    assert katib.moved()
+
+
+def test_the_own_pod_is_looked_for_where_it_runs(server: FakeExperimentsServer) -> None:
+    conditions = [{"type": "DisruptionTarget", "status": "True"}]
+    server.answers["GET", "/api/v1/namespaces/pipelines/pods/tune-0"] = [(200, pod("tune-0", 1, conditions))]
+    settings = client.Configuration()
+    settings.host, settings.retries = server.url, False
+    with client.ApiClient(settings) as api:
+        here = {"RANKWISE_POD": "tune-0", "NAMESPACE": "pipelines"}
+        assert KubernetesKatib(api, "team", environment=here).moved()
+
+
 def test_a_pod_that_is_not_known_is_not_moved(katib: KubernetesKatib) -> None:
     assert not katib.moved()  # 404
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import re
@@ -110,6 +111,33 @@ def test_an_attempt_after_the_end_waits_for_nothing() -> None:
     assert fake.verbs() == ["get", "snapshot"]
 
 
+def test_attempts_share_one_time() -> None:
+    fake = katib([counts(1), SurroundingsError("the node is gone")], [counts(1)])
+    options = LaunchOptions(timeout=3600.0, backoff=OPTIONS.backoff)
+    with pytest.raises(SurroundingsError):
+        launch(fake, options)
+    fake.experiments[NAME]["metadata"]["creationTimestamp"] = "2026-03-02T09:00:00Z"
+    # 09:50 UTC: ten minutes are left, and two watches of five minutes use them up
+    later = dt.datetime(2026, 3, 2, 9, 50, tzinfo=dt.UTC).timestamp()
+    fake.script = [[], []]
+    began = fake.now
+    with pytest.raises(TooLate):
+        KatibLauncher(fake, options, fake.clock, fake.sleep, lambda: later).launch(document(), RUN)
+    assert fake.now - began == 600
+    assert fake.experiments == {}
+
+
+def test_an_experiment_that_goes_while_it_is_made_is_left_for_a_retry() -> None:
+    fake = katib()
+
+    def late(wanted: objects.Object) -> objects.Object:
+        raise AlreadyThere(NAME)  # another attempt's, which is deleted before we see it
+
+    fake.create = late  # type: ignore[method-assign,assignment]
+    with pytest.raises(SurroundingsError, match="was deleted while it was being made; a retry makes it anew"):
+        launch(fake)
+
+
 def test_created_twice_at_once_is_one_search() -> None:
     fake = katib([succeeded()])
     first = fake.create
@@ -172,6 +200,13 @@ def test_an_expired_version_is_read_anew() -> None:
 
 def test_an_end_that_falls_into_the_gap_is_seen() -> None:
     fake = katib([lambda fake: fake.change(NAME, succeeded()) and None, Expired("gone")])
+    assert launch(fake).name == NAME
+
+
+def test_breaks_between_quiet_watches_do_not_add_up() -> None:
+    # More breaks than the backoff has waits, each after a watch that lasted its five minutes without news.
+    breaks: list[list[Step]] = [watch for _ in range(6) for watch in ([], [WatchBroken("reset")])]
+    fake = katib(*breaks, [succeeded()])
     assert launch(fake).name == NAME
 
 

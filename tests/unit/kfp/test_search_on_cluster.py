@@ -15,12 +15,12 @@ import yaml
 
 from rankwise.cluster import client
 from rankwise.kfp import kubernetes_api
-from rankwise.kfp.launcher import ExperimentFailed, experiment_name
+from rankwise.kfp.launcher import Deleted, ExperimentFailed, experiment_name
 from rankwise.kfp.steps import search
 from rankwise.kfp.steps.finish import finish
 from rankwise.kfp.steps.telling import telling
 from support import cluster_objects as objects
-from support.fake_katib import FakeKatib, counts, failed, succeeded
+from support.fake_katib import DELETED, FakeKatib, counts, failed, succeeded
 
 REPOSITORY = Path(__file__).parents[3]
 RUN = "run-1"
@@ -110,17 +110,24 @@ def test_the_exit_handler_deletes_what_a_killed_launcher_left(katib: FakeKatib, 
     with pytest.raises(RuntimeError, match="SIGKILL"):
         go(tmp_path)
     assert list(katib.experiments) == [NAME]
-    finish(text(), "another-run", "FAILED", "")
+    finish(text(), "another-run")
     assert list(katib.experiments) == [NAME], "another run's"
-    finish(text(), RUN, "SUCCEEDED", "")
-    assert list(katib.experiments) == [NAME]
-    finish(text(), RUN, "FAILED", "tune failed")
+    finish(text(), RUN)
     assert katib.experiments == {}
-    finish(text(), RUN, "FAILED", "twice is once")
+    finish(text(), RUN)  # twice is once
 
 
 def test_the_exit_handler_keeps_an_experiment_that_has_ended(katib: FakeKatib, tmp_path: Path) -> None:
     katib.script = [[succeeded("t-2")]]
     go(tmp_path)
-    finish(text(), RUN, "FAILED", "the training failed")
+    finish(text(), RUN)
     assert list(katib.experiments) == [NAME]
+
+
+def test_what_was_deleted_to_stop_it_is_not_made_again_by_a_retry(katib: FakeKatib, tmp_path: Path) -> None:
+    katib.script = [[counts(1), DELETED], [succeeded("t-2")]]
+    with pytest.raises(Deleted, match="was deleted while it ran"):
+        go(tmp_path)
+    with pytest.raises(ExperimentFailed, match="was deleted while it ran; to search again, start a new run"):
+        go(tmp_path)
+    assert katib.experiments == {}

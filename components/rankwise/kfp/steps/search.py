@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import sys
@@ -13,7 +14,15 @@ from pathlib import Path
 from rankwise.artifacts.store import Store, open_store
 from rankwise.errors import InvalidInput, Problem
 from rankwise.kfp import experiments
-from rankwise.kfp.launcher import ExperimentFailed, KatibLauncher, LaunchOptions, experiment_name
+from rankwise.kfp.launcher import (
+    Deleted,
+    ExperimentFailed,
+    KatibLauncher,
+    Launched,
+    LaunchOptions,
+    TooLate,
+    experiment_name,
+)
 from rankwise.kfp.steps.data import pinned
 from rankwise.local.experiment import Experiment
 from rankwise.report.facts import SearchFacts, facts_from_dict, facts_to_dict
@@ -119,7 +128,7 @@ def search(
             command as it is, so that it may be any program.
         paths: where the result goes.
         namespace: of the Experiment on a cluster; "" takes the pod's own.
-        hours: after which the search is given up; 0 for never.
+        hours: after which the search is given up, however many attempts there were; 0 for never.
         delete_on_cancel: see :class:`rankwise.kfp.launcher.LaunchOptions`.
         folder: on one machine: run folders, and the store where ``RANKWISE_STORE`` names none.
 
@@ -174,8 +183,33 @@ def _on_cluster(document: dict[str, object], run: str, namespace: str, options: 
 
     with api_client() as api:
         katib = KubernetesKatib(api, namespace or own_namespace())
-        launched = KatibLauncher(katib, options).launch(document, run)
+        uri = os.environ.get(STORE_VARIABLE)
+        store = open_store(uri, os.environ) if uri else None
+        launched = launch_once(KatibLauncher(katib, options), document, run, store)
     return search_facts(launched.snapshot, os.environ.get(STORE_VARIABLE) or None)
+
+
+def launch_once(launcher: KatibLauncher, document: Mapping[str, object], run: str, store: Store | None) -> Launched:
+    """Launch, unless an earlier attempt of the run gave up.
+
+    Kubeflow Pipelines repeats a failed step whatever failed. An Experiment that was out of time, or that somebody
+    deleted to stop it, must not be made again by that: the store remembers it.
+
+    Args:
+        launcher: of the namespace.
+        document, run: as for :meth:`KatibLauncher.launch`, which this raises what it raises.
+        store: of the run; without one nothing is remembered.
+    """
+    digest = hashlib.sha256(f"{document.get('metadata')}\0{run}".encode()).hexdigest()[:40]
+    key = f"pipeline-runs/{digest}/given-up.txt"
+    if store is not None and store.exists(key):
+        raise ExperimentFailed(store.get_bytes(key).decode())
+    try:
+        return launcher.launch(document, run)
+    except (TooLate, Deleted) as error:
+        if store is not None:
+            store.put_bytes(key, f"{error}; to search again, start a new run".encode())
+        raise
 
 
 def _on_this_machine(document: dict[str, object], experiment: Experiment, run: str, folder: Path) -> SearchFacts:

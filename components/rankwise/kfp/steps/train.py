@@ -21,7 +21,8 @@ from rankwise.local.processes import environment_of
 from rankwise.train.place import ADAPTER, MANIFEST, PER_EXAMPLE
 
 _GRACE = 25.0
-"""Seconds that a training has for its checkpoint after SIGTERM: Argo kills the step after 30."""
+"""Seconds that a training is given for its checkpoint after SIGTERM, where the step has so long: a pod has 30, a
+cancelled run less (:mod:`rankwise.kfp.cancellation`)."""
 
 
 def train(text: str, role: str, *, best: Path, data: Path, engine: str, folder: Path, model: Path) -> Manifest:
