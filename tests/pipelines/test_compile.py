@@ -144,3 +144,7 @@ def test_another_registry_is_named_while_compiling(tmp_path: Path) -> None:
     spec = next(yaml.safe_load_all((tmp_path / "tune_lora.yaml").read_text()))
     images = {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()}
     assert images == {"registry.test/team/trainer:7"}
+    # The trials' image too: a cluster pulls both from there.
+    text = spec["root"]["inputDefinitions"]["parameters"]["experiment"]["defaultValue"]
+    pod = parse_experiment(text).document["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
+    assert {container["image"] for container in pod["containers"]} == images
