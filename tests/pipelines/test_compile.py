@@ -42,6 +42,7 @@ def test_a_change_is_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "t5_summarization.yaml is not" in said
 
 
+@pytest.mark.slow
 def test_pipelines_compile_where_only_kfp_is_installed(tmp_path: Path) -> None:
     """Everything that a step uses in its pod is out of reach here."""
     program = (
@@ -134,6 +135,7 @@ def test_the_experiment_is_the_committed_one_and_every_step_gets_it(
     assert given == set(SETTLED) - {"register", "finish"}
 
 
+@pytest.mark.slow
 def test_another_registry_is_named_while_compiling(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.compile", "--output", str(tmp_path)],

@@ -70,6 +70,7 @@ def go(tmp_path: Path, **more: object) -> search.Best:
     return best
 
 
+@pytest.mark.slow
 def test_from_the_text_to_the_artifacts(katib: FakeKatib, tmp_path: Path) -> None:
     katib.script = [[counts(1, running=1), succeeded("t-2")]]
     best = go(tmp_path)
