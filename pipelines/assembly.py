@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp import kubernetes
+from kfp import dsl, kubernetes
 
 from rankwise.kfp import components
 from rankwise.kfp.image import IMAGE
@@ -167,6 +167,24 @@ def assemble(
     steps = Steps(subset, embed, tune, trainings["best"], trainings["default"], evaluate, report, register)
     cache(steps)
     return steps
+
+
+def on_cluster(cluster: Cluster, *, experiment: Any, model_name: Any, promote: Any, hours: Any) -> None:
+    """The whole way on a cluster, with its exit handler; called within a pipeline function.
+
+    Args:
+        cluster: what the pods find.
+        experiment, model_name, promote, hours: see :func:`assemble`.
+    """
+    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    end = components.finish(experiment=experiment, run=run)
+    settle(end, cluster, cluster.small)
+    end.set_caching_options(False)
+    with dsl.ExitHandler(end, name="the way"):
+        steps = assemble(
+            experiment=experiment, run=run, model_name=model_name, promote=promote, engine="katib", hours=hours
+        )
+        place(steps, cluster)
 
 
 def cache(steps: Steps) -> None:

@@ -76,18 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     local.init(
         runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "artifacts"), raise_on_error=False
     )
-    done = on_this_machine(
+    on_this_machine(
         experiment=text,
         run=arguments.run,
         model_name=arguments.model_name,
         promote=arguments.promote,
         folder=str(folder),
     )
-    return _told(folder, arguments.model_name, time.monotonic() - begun, done)
+    return _told(folder, arguments.model_name, time.monotonic() - begun)
 
 
-def _told(folder: Path, model: str, seconds: float, done: object) -> int:
-    del done
+def _told(folder: Path, model: str, seconds: float) -> int:
     runs = sorted((folder / "artifacts").glob(f"{ROOT}-*"))
     page = next(iter(runs[-1].glob("report/page")), None) if runs else None
     if page is None:

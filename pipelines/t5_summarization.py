@@ -4,9 +4,8 @@
 
 from kfp import dsl
 
-from pipelines.assembly import Cluster, Machine, assemble, one_line, place, settle
+from pipelines.assembly import Cluster, Machine, on_cluster, one_line
 from pipelines.tune_lora import GPU_NODE
-from rankwise.kfp import components
 
 CLUSTER = Cluster(
     small=Machine(cpu="2", memory="8Gi"),
@@ -25,12 +24,4 @@ def t5_summarization(
     hours: float = 24.0,
 ) -> None:
     """The pipeline; its arguments are those of pipelines/tune_lora.py."""
-    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    end = components.finish(experiment=experiment, run=run)
-    settle(end, CLUSTER, CLUSTER.small)
-    end.set_caching_options(False)
-    with dsl.ExitHandler(end, name="the way"):
-        steps = assemble(
-            experiment=experiment, run=run, model_name=model_name, promote=promote, engine="katib", hours=hours
-        )
-        place(steps, CLUSTER)
+    on_cluster(CLUSTER, experiment=experiment, model_name=model_name, promote=promote, hours=hours)

@@ -9,8 +9,7 @@ trainings and the trials.
 
 from kfp import dsl
 
-from pipelines.assembly import Cluster, Machine, Toleration, assemble, one_line, place, settle
-from rankwise.kfp import components
+from pipelines.assembly import Cluster, Machine, Toleration, on_cluster, one_line
 
 GPU_NODE = {
     "selectors": {"nvidia.com/gpu.present": "true"},  # NVIDIA's GPU feature discovery sets it
@@ -40,12 +39,4 @@ def tune_lora(
         promote: whether it goes into production: `if-better` (than the default, on the test split), `always`, `never`.
         hours: most hours of the search; 0 for no limit.
     """
-    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    end = components.finish(experiment=experiment, run=run)
-    settle(end, CLUSTER, CLUSTER.small)
-    end.set_caching_options(False)
-    with dsl.ExitHandler(end, name="the way"):
-        steps = assemble(
-            experiment=experiment, run=run, model_name=model_name, promote=promote, engine="katib", hours=hours
-        )
-        place(steps, CLUSTER)
+    on_cluster(CLUSTER, experiment=experiment, model_name=model_name, promote=promote, hours=hours)

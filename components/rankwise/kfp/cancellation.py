@@ -7,10 +7,10 @@ and its container with it. What is done after the signal is best effort.
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+from rankwise.local.interruption import handling
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,19 +29,12 @@ def cancellation() -> Iterator[None]:
 
     Once: what cleans up must not be interrupted by a second signal. A read of a socket that blocks is interrupted.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     seen: list[int] = []
 
-    def handle(number: int, _frame: FrameType | None) -> None:
+    def handle(number: int) -> None:
         if not seen:
             seen.append(number)
             raise Cancelled(number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
+    with handling(SIGNALS, handle):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

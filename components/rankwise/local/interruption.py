@@ -9,9 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -63,18 +62,21 @@ class Interruption:
 
 
 @contextmanager
-def listening(interruption: Interruption) -> Iterator[None]:
-    """Turn SIGINT, SIGTERM and SIGHUP into requests while the block runs (main thread only)."""
+def handling(signals: Iterable[int], handle: Callable[[int], None]) -> Iterator[None]:
+    """Call ``handle`` with each of these signals that comes while the block runs (main thread only)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        interruption.request(number)
-
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    before = {number: signal.signal(number, lambda number, _frame: handle(number)) for number in signals}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def listening(interruption: Interruption) -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into requests while the block runs (main thread only)."""
+    with handling(SIGNALS, interruption.request):
+        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import sys
@@ -143,7 +142,7 @@ def search(
     document = experiments.search_document(experiment, reference, finals=engine == KATIB)
     if engine == KATIB:
         options = LaunchOptions(timeout=hours * 3600 or None, delete_on_cancel=delete_on_cancel)
-        facts = _on_cluster(document, run, namespace, options)
+        facts = _on_cluster(document, experiment, run, namespace, options)
     else:
         facts = _on_this_machine(document, experiment, run, folder)
     # The Experiment was launched without its annotations on one machine; the report compares with the default.
@@ -175,21 +174,27 @@ def _check(engine: str, hours: float) -> None:
         raise InvalidInput(problems)
 
 
-def _on_cluster(document: dict[str, object], run: str, namespace: str, options: LaunchOptions) -> SearchFacts:
+def _on_cluster(
+    document: dict[str, object], experiment: Experiment, run: str, namespace: str, options: LaunchOptions
+) -> SearchFacts:
     # The client takes a second to load; a search on one machine needs none.
     from rankwise.cluster.client import api_client
     from rankwise.cluster.facts import search_facts
     from rankwise.kfp.kubernetes_api import KubernetesKatib, own_namespace
 
+    uri = os.environ.get(STORE_VARIABLE) or None
+    store = None if uri is None else open_store(uri, os.environ)
+    name = experiment_name(experiment.name, run, experiment.algorithm_name)
     with api_client() as api:
         katib = KubernetesKatib(api, namespace or own_namespace())
-        uri = os.environ.get(STORE_VARIABLE)
-        store = open_store(uri, os.environ) if uri else None
-        launched = launch_once(KatibLauncher(katib, options), document, run, store)
-    return search_facts(launched.snapshot, os.environ.get(STORE_VARIABLE) or None)
+        given_up = f"pipeline-runs/{katib.namespace}/{name}/given-up.txt"
+        launched = launch_once(KatibLauncher(katib, options), document, run, store, given_up)
+    return search_facts(launched.snapshot, uri)
 
 
-def launch_once(launcher: KatibLauncher, document: Mapping[str, object], run: str, store: Store | None) -> Launched:
+def launch_once(
+    launcher: KatibLauncher, document: Mapping[str, object], run: str, store: Store | None, key: str
+) -> Launched:
     """Launch, unless an earlier attempt of the run gave up.
 
     Kubeflow Pipelines repeats a failed step whatever failed. An Experiment that was out of time, or that somebody
@@ -199,9 +204,8 @@ def launch_once(launcher: KatibLauncher, document: Mapping[str, object], run: st
         launcher: of the namespace.
         document, run: as for :meth:`KatibLauncher.launch`, which this raises what it raises.
         store: of the run; without one nothing is remembered.
+        key: where in it.
     """
-    digest = hashlib.sha256(f"{document.get('metadata')}\0{run}".encode()).hexdigest()[:40]
-    key = f"pipeline-runs/{digest}/given-up.txt"
     if store is not None and store.exists(key):
         raise ExperimentFailed(store.get_bytes(key).decode())
     try:
