@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow cluster-up cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest pipelines pipeline-local lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-pipelines cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest pipelines pipeline-local lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -42,6 +42,9 @@ CLUSTER_TESTS := $(abspath $(BIN))/pytest tests/cluster -m "$(if $(QUICK),cluste
 
 cluster-up: install ## bring up a real one-node cluster with Katib and the images (the first time: 25 minutes of building)
 	@if [ -n "$$KUBECONFIG" ]; then echo "using the cluster of KUBECONFIG"; else $(HARNESS) up; fi
+
+cluster-pipelines: install ## add Kubeflow Pipelines to the cluster of cluster-up (the first time: 15 minutes of building; needs gcc)
+	@if [ -n "$$KUBECONFIG" ]; then echo "the cluster of KUBECONFIG is left as it is"; else $(HARNESS) pipelines; fi
 
 cluster-test: install ## end-to-end, fault and chart tests on the cluster
 	@if [ -n "$$KUBECONFIG" ]; then $(CLUSTER_TESTS); else $(HARNESS) exec -- sh -c 'cd ../.. && $(CLUSTER_TESTS)'; fi

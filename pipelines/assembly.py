@@ -56,8 +56,9 @@ class Machine:
     """What a step asks of its node.
 
     Attributes:
-        cpu: requested and allowed, e.g. ``4``.
+        cpu: requested, e.g. ``4``.
         memory: requested and allowed, e.g. ``16Gi``.
+        cpu_limit: allowed; empty: as much as requested.
         gpus: number of GPUs; 0 for none.
         gpu: the resource's name.
         selectors: labels that the node must have.
@@ -66,6 +67,7 @@ class Machine:
 
     cpu: str
     memory: str
+    cpu_limit: str = ""
     gpus: int = 0
     gpu: str = "nvidia.com/gpu"
     selectors: dict[str, str] = field(default_factory=dict)
@@ -211,7 +213,7 @@ def place(steps: Steps, cluster: Cluster) -> None:
 
 def settle(task: Any, cluster: Cluster, machine: Machine) -> None:
     """Machine, secrets, volumes and retries of one step."""
-    task.set_cpu_request(machine.cpu).set_cpu_limit(machine.cpu)
+    task.set_cpu_request(machine.cpu).set_cpu_limit(machine.cpu_limit or machine.cpu)
     task.set_memory_request(machine.memory).set_memory_limit(machine.memory)
     if machine.gpus:
         task.set_accelerator_type(machine.gpu).set_accelerator_limit(machine.gpus)

@@ -11,11 +11,16 @@ from typing import Any
 
 from kfp import compiler
 
+from pipelines.quickstart import quickstart
 from pipelines.t5_summarization import t5_summarization
 from pipelines.tune_lora import tune_lora
 
 FOLDER = Path(__file__).parent / "compiled"
-PIPELINES: dict[str, Callable[..., Any]] = {"tune_lora": tune_lora, "t5_summarization": t5_summarization}
+PIPELINES: dict[str, Callable[..., Any]] = {
+    "quickstart": quickstart,
+    "tune_lora": tune_lora,
+    "t5_summarization": t5_summarization,
+}
 
 
 def compile_into(folder: Path) -> list[Path]:

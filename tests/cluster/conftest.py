@@ -15,6 +15,8 @@ from kube import CHART, Search, apply, helm, kubectl, wait
 KATIB = "kubeflow"
 NAMESPACE = "rankwise"
 TEAMS = ("team-a", "team-b")
+PIPELINES = "pipelines"
+"""Where ``make cluster-pipelines`` puts Kubeflow Pipelines; without it the tests of test_pipelines.py are skipped."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +43,13 @@ def katib_config() -> str:
     """Katib's configuration as text."""
     path = r"jsonpath={.data.katib-config\.yaml}"
     return kubectl("-n", KATIB, "get", "configmap", "katib-config", "-o", path)
+
+
+def has_pipelines() -> bool:
+    """Whether Kubeflow Pipelines is in the cluster."""
+    return bool(
+        kubectl("-n", PIPELINES, "get", "deployment", "ml-pipeline", "--ignore-not-found", "-o", "name").strip()
+    )
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +81,7 @@ def release(cluster: Cluster) -> Iterator[str]:
     for team in TEAMS:
         document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}}
         apply(document, namespace="default")
-    teams = ",".join(TEAMS)
+    teams = ",".join([*TEAMS, PIPELINES] if has_pipelines() else TEAMS)
     if not (keep and helm("list", "--namespace", NAMESPACE, "--short").split()):
         helm(
             *("install", "rankwise", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout=6m"),
@@ -81,7 +90,7 @@ def release(cluster: Cluster) -> Iterator[str]:
     yield NAMESPACE
     if keep:
         return
-    for namespace in (NAMESPACE, *TEAMS):
+    for namespace in (NAMESPACE, *TEAMS, *([PIPELINES] if has_pipelines() else [])):
         kubectl("-n", namespace, "delete", "experiments", "--all", seconds=150)
     helm("uninstall", "rankwise", "--namespace", NAMESPACE, "--wait")
     kubectl("delete", "namespace", NAMESPACE, *TEAMS, "--timeout=120s", seconds=150)

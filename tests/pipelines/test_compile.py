@@ -17,6 +17,7 @@ from rankwise.local.experiment import load_experiment, parse_experiment
 
 REPOSITORY = Path(__file__).parents[2]
 SETTLED = ("subset", "embed", "tune", "train", "train-2", "evaluate", "report", "register", "finish")
+WITH_GPUS = {"tune_lora", "t5_summarization"}
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +107,12 @@ def test_settings_of_the_steps(compiled: dict[str, list[dict[str, Any]]], name: 
         secret = executor["secretAsEnv"][0]
         assert secret["secretName"] == "rankwise-s3"
         assert "RANKWISE_STORE" in {entry["envVar"] for entry in secret["keyToEnv"]}
-        assert ("tolerations" in executor) is key.startswith("exec-train")
-        assert ("nodeSelector" in executor) is key.startswith("exec-train")
+        on_a_gpu = key.startswith("exec-train") and name in WITH_GPUS
+        assert ("tolerations" in executor) is on_a_gpu
+        assert ("nodeSelector" in executor) is on_a_gpu
     for key, executor in spec["deploymentSpec"]["executors"].items():
         accelerator = executor["container"]["resources"].get("accelerator")
-        assert (accelerator is not None) is key.startswith("exec-train")
+        assert (accelerator is not None) is (key.startswith("exec-train") and name in WITH_GPUS)
     assert executors["exec-tune"]["fieldPathAsEnv"] == [{"name": "RANKWISE_POD", "fieldPath": "metadata.name"}]
 
 

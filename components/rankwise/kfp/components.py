@@ -9,7 +9,7 @@ line: 2 wrong input (each mistake on a line), 3 the surroundings failed, 4 the s
 """
 
 # No `from __future__ import annotations`: kfp reads the annotations as objects.
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from kfp import dsl
 from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Model, Output
@@ -84,7 +84,8 @@ def tune(
     metrics: Output[Metrics],
     report: Output[HTML],
     summary: Output[Markdown],
-    data: Optional[Input[Dataset]] = None,  # noqa: UP045 - kfp knows this form
+    # Not Optional[…]: backends hand inputs over by instance schema, and kfp then instantiates the annotation itself.
+    data: Input[Dataset] = None,
     engine: str = "katib",
     namespace: str = "",
     hours: float = 0.0,

@@ -1,4 +1,4 @@
-"""``python -m harness up | down | status | exec -- COMMAND``, from ``tests/cluster``."""
+"""``python -m harness up | pipelines | down | status | exec -- COMMAND``, from ``tests/cluster``."""
 
 from __future__ import annotations
 
@@ -54,6 +54,22 @@ def up(places: Places) -> None:
     say(f"up: KUBECONFIG={places.kubeconfig}, reached from inside only: python -m harness exec -- kubectl get pods -A")
 
 
+def add_pipelines(places: Places) -> None:
+    """Bring Kubeflow Pipelines into the running cluster.
+
+    Raises:
+        HarnessError: there is no cluster, or a step failed.
+    """
+    # Its generated code is made with packages that the other verbs do without.
+    from harness import pipelines
+
+    node = Node(places, build("kubernetes", places.cache, places.logs / "build.log"))
+    node.processes.enter()
+    start = time.monotonic()
+    pipelines.install(node, places)
+    print(f"Kubeflow Pipelines is in namespace {pipelines.NAMESPACE} ({time.monotonic() - start:.0f} s)")
+
+
 def down(places: Places) -> None:
     """Stop what :func:`up` started and remove its state. Builds stay in the cache."""
     Node(places, places.cache).down()
@@ -89,13 +105,15 @@ def execute(places: Places, command: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code (3: this machine or a step failed, with the reason)."""
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
-    parser.add_argument("verb", choices=("up", "down", "status", "exec", "check"))
+    parser.add_argument("verb", choices=("up", "pipelines", "down", "status", "exec", "check"))
     parser.add_argument("command", nargs=argparse.REMAINDER, help="for exec: -- COMMAND ARGUMENT...")
     arguments = parser.parse_args(argv)
     places = Places.from_environment()
     try:
         if arguments.verb == "up":
             up(places)
+        elif arguments.verb == "pipelines":
+            add_pipelines(places)
         elif arguments.verb == "down":
             down(places)
         elif arguments.verb == "check":

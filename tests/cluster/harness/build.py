@@ -24,6 +24,8 @@ class Module:
     folder: Path
     programs: dict[str, str]
     link: str = "-s -w"
+    tags: str = ""
+    cgo: bool = False
 
 
 _KATIB = "github.com/kubeflow/katib/cmd"
@@ -72,7 +74,7 @@ def go() -> str:
     return found
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     # Static programs: they run in images that hold nothing else.
     return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "local"}
 
@@ -80,9 +82,9 @@ def _environment() -> dict[str, str]:
 def module_folder(name: str, module: str) -> Path:
     """The source folder of a dependency, for files that it ships (Katib's manifests, its early stopping service)."""
     folder = MODULE_SET[name].folder
-    subprocess.run([go(), "mod", "download", module], cwd=folder, env=_environment(), check=True)
+    subprocess.run([go(), "mod", "download", module], cwd=folder, env=environment(), check=True)
     command = [go(), "list", "-m", "-f", "{{.Dir}}", module]
-    done = subprocess.run(command, cwd=folder, env=_environment(), check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True, text=True)
     return Path(done.stdout.strip())
 
 
@@ -100,7 +102,11 @@ def build(name: str, cache: Path, log: Path) -> Path:
     Raises:
         HarnessError: Go is missing, or the build failed.
     """
-    module = MODULE_SET[name]
+    return build_module(name, MODULE_SET[name], cache, log)
+
+
+def build_module(name: str, module: Module, cache: Path, log: Path) -> Path:
+    """As :func:`build`, for any module."""
     version = subprocess.run([go(), "version"], check=True, capture_output=True, text=True).stdout
     sources = sorted(path for path in module.folder.iterdir() if path.suffix in {".mod", ".sum", ".go"})
     digest = hashlib.sha256(version.encode() + module.link.encode())
@@ -124,7 +130,8 @@ def _build(name: str, module: Module, target: Path, log: Path) -> None:
     print(f"  building {name} from its Go module (minutes when it is the first time)", flush=True)
     partial = target.with_suffix(f".{os.getpid()}")
     partial.mkdir(parents=True, exist_ok=True)
-    common = [go(), "build", "-trimpath", "-ldflags", module.link]
+    common = [go(), "build", "-trimpath", "-ldflags", module.link, "-tags", module.tags]
+    variables = environment() | {"CGO_ENABLED": str(int(module.cgo))}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
         if len({package.rsplit("/", 1)[-1] for package in module.programs.values()}) == len(module.programs):
@@ -134,7 +141,7 @@ def _build(name: str, module: Module, target: Path, log: Path) -> None:
             # Several of Katib's commands are called `v1beta1`.
             jobs = [[*common, "-o", str(partial / program), package] for program, package in module.programs.items()]
         for job in jobs:
-            done = subprocess.run(job, cwd=module.folder, env=_environment(), stdout=output, stderr=output)
+            done = subprocess.run(job, cwd=module.folder, env=variables, stdout=output, stderr=output)
             if done.returncode:
                 raise HarnessError(f"the build of {name} failed; see {log}")
     for program, package in module.programs.items():

@@ -288,6 +288,8 @@ class Node:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-signing-key-file={keys / 'service-accounts.key'}",
             f"--service-account-key-file={keys / 'service-accounts.pub'}",
+            # Debian's etcd 3.4.23 is too old for it; Argo's watches from version "" would be refused, not fall back.
+            "--feature-gates=WatchList=false",
         ]
         self.processes.start("kube-apiserver", command)
         wait_for("the API server", lambda: self._answers("/readyz"), 90)

@@ -81,14 +81,12 @@ def small_images(places: Places) -> dict[str, Path]:
         )
     with tempfile.TemporaryDirectory() as context:
         Path(context, "entrypoint.sh").write_text(_POSTGRES_ENTRYPOINT)
-        # The base image knows no mirror: the host's is borrowed.
-        sources = [path for path in ("/etc/apt/sources.list", "/etc/apt/sources.list.d") if Path(path).exists()]
         images[katib.IMAGES["postgres"]] = build_simple(
             cache,
             katib.IMAGES["postgres"],
             _POSTGRES,
             Path(context),
-            volumes=[f"{path}:{path}:ro" for path in sources],
+            volumes=debian_sources(),
         )
     with tempfile.TemporaryDirectory() as context:
         source = module_folder("katib", "github.com/kubeflow/katib")
@@ -96,6 +94,12 @@ def small_images(places: Places) -> dict[str, Path]:
             shutil.copytree(source / part, Path(context, "katib", part), copy_function=shutil.copyfile)
         images[katib.IMAGES["medianstop"]] = build_simple(cache, katib.IMAGES["medianstop"], _MEDIANSTOP, Path(context))
     return images
+
+
+def debian_sources() -> list[str]:
+    """The host's mirrors as volumes of a build: the base image knows none."""
+    sources = [path for path in ("/etc/apt/sources.list", "/etc/apt/sources.list.d") if Path(path).exists()]
+    return [f"{path}:{path}:ro" for path in sources]
 
 
 def weed() -> Path:
