@@ -105,6 +105,10 @@ class Run:
         """What the step's own program printed."""
         return kubectl("-n", PIPELINES, "logs", pod, "--container=main")
 
+    def cancel(self) -> None:
+        """What the button `Terminate` does."""
+        client().terminate_run(self.id)
+
     def retry(self) -> None:
         """What the button `Retry` of a failed run does."""
         client()._run_api.run_service_retry_run(run_id=self.id)

@@ -92,8 +92,8 @@ def test_its_search_was_katibs(whole: Whole) -> None:
     assert condition(experiment, "Succeeded") is not None
     assert counts(experiment)["trialsSucceeded"] == TRIALS
     # The trials read what the step `subset` had prepared.
-    [data] = [word for word in trainer(experiment)["command"] if word.startswith("--data=")]
-    assert data.startswith("--data=s3://")
+    data = [word for word in trainer(experiment)["command"] if word.startswith("--data=")]
+    assert data[-1].startswith("--data=s3://")
     optimal = experiment["status"]["currentOptimalTrial"]
     best = json.loads(whole.artifact("tune", "best"))
     assert best["experiment"] == whole.search.name
@@ -111,7 +111,7 @@ def test_its_reports_and_its_model_are_where_the_ui_looks(whole: Whole) -> None:
     best = json.loads(whole.artifact("tune", "best"))
     for step, name in (("tune", "report"), ("report", "page")):
         page = whole.artifact(step, name).decode()
-        assert page.startswith("<!doctype html>")
+        assert page.startswith("<!DOCTYPE html>")
         assert best["trial"] in page
     with store_of(PIPELINES) as store:
         version = registered(store, "cluster-test", whole.search.name)
@@ -152,8 +152,21 @@ def launch(runs: list[Run], package: Path, experiment: Object) -> tuple[Run, Sea
     runs.append(run)
     name = experiment_name(experiment["metadata"]["name"], run.id, experiment["spec"]["algorithm"]["algorithmName"])
     search = Search(name, PIPELINES)
-    until("the Experiment", lambda: name in {one["metadata"]["name"] for one in find("experiments", PIPELINES)}, 400)
+    until("the Experiment", lambda: name in experiments(), 400)
     return run, search
+
+
+def experiments() -> set[str]:
+    """Names of the Experiments that there are."""
+    return {one["metadata"]["name"] for one in find("experiments", PIPELINES)}
+
+
+KILL = """
+import os, signal
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if b"kfp.dsl.executor_main" in open(f"/proc/{pid}/cmdline", "rb").read() and int(pid) != os.getpid():
+        os.kill(int(pid), signal.SIGKILL)
+"""
 
 
 def test_a_killed_launcher_goes_on_with_the_experiment_of_its_first_attempt(runs: list[Run], package: Path) -> None:
@@ -161,12 +174,30 @@ def test_a_killed_launcher_goes_on_with_the_experiment_of_its_first_attempt(runs
     first = search.experiment()["metadata"]["uid"]
     until("two trials", lambda: len(search.trials()) >= 2, 300)
     pod = run.running_pod("tune")
-    kubectl("-n", PIPELINES, "delete", "pod", pod, "--grace-period=0", "--force")
+    # As when it needs too much memory.
+    kubectl("-n", PIPELINES, "exec", pod, "--container=main", "--", "python", "-c", KILL)
     assert run.wait(900) == "SUCCEEDED", run.describe()
+    assert len(run.pods("tune")) == 2
     experiment = search.experiment()
     assert experiment["metadata"]["uid"] == first
     assert counts(experiment)["trialsSucceeded"] == 4
     assert len(find("experiments", PIPELINES, f"{RUN_LABEL}={run.id}")) == 1
+
+
+def test_a_deleted_pod_leaves_the_search_and_a_retried_run_goes_on_with_it(runs: list[Run], package: Path) -> None:
+    """KFP's retries are for pods that fail; a step whose pod is deleted fails the run. The search is not lost by it."""
+    run, search = launch(runs, package, formula_search("deleted", trials=4, seconds=8))
+    first = search.experiment()["metadata"]["uid"]
+    until("a trial", search.trials, 300)
+    kubectl("-n", PIPELINES, "delete", "pod", run.running_pod("tune"))
+    assert run.wait(900) == "FAILED", run.describe()
+    assert search.experiment()["metadata"]["uid"] == first
+    run.retry()
+    until("the run to go on", lambda: run.state() == "RUNNING", 120)
+    assert run.wait(600) == "SUCCEEDED", run.describe()
+    experiment = search.experiment()
+    assert experiment["metadata"]["uid"] == first
+    assert counts(experiment)["trialsSucceeded"] == 4
 
 
 def test_failed_trials_are_in_the_table_and_the_run_succeeds(runs: list[Run], package: Path) -> None:
@@ -194,3 +225,36 @@ def test_a_failed_experiment_fails_the_run_with_the_trials_own_words(runs: list[
     assert search.name in said
     # Repeating a step that failed with its Experiment finds that Experiment, and makes no other.
     assert len(find("experiments", PIPELINES, f"{RUN_LABEL}={run.id}")) == 1
+
+
+def test_a_cancelled_run_leaves_no_running_search(runs: list[Run], package: Path) -> None:
+    run, search = launch(runs, package, formula_search("cancelled", trials=40, seconds=8))
+    until("a trial", search.trials, 300)
+    run.running_pod("tune")
+    run.cancel()
+    assert run.wait(300, "CANCELED", "FAILED") in {"CANCELED", "FAILED"}
+    until("the Experiment to be deleted", lambda: search.name not in experiments(), 120)
+
+
+def test_a_run_whose_trainings_had_no_store_goes_on_where_it_failed(backend: str, runs: list[Run]) -> None:
+    """The S3 server is away while the trainings after the search want it, for longer than they repeat themselves."""
+    document = whole_search()
+    document["metadata"]["name"] = "no-store"
+    run = Run.start(COMPILED, "no-store", experiment=json.dumps(document), model_name="no-store")
+    runs.append(run)
+    search = Search(experiment_name("no-store", run.id, "language-bo"), backend)
+    until("the search", lambda: run.steps().get("tune", {}).get("phase") == "Succeeded", 900)
+    found = search.experiment()["metadata"]["uid"]
+    kubectl("-n", "rankwise", "scale", "statefulset", "rankwise-s3", "--replicas=0")
+    try:
+        assert run.wait(1500) == "FAILED", run.describe()
+        said = run.log(run.pods("train")[0]["metadata"]["name"])
+        assert "does not answer" in said
+    finally:
+        kubectl("-n", "rankwise", "scale", "statefulset", "rankwise-s3", "--replicas=1")
+        kubectl("-n", "rankwise", "rollout", "status", "statefulset", "rankwise-s3", "--timeout=120s")
+    run.retry()
+    until("the run to go on", lambda: run.state() == "RUNNING", 120)
+    assert run.wait(1200) == "SUCCEEDED", run.describe()
+    assert search.experiment()["metadata"]["uid"] == found
+    assert len(run.pods("tune")) == 1

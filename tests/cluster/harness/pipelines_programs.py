@@ -90,8 +90,8 @@ cat >/tmp/start.sql <<SQL
 CREATE USER IF NOT EXISTS '$MARIADB_USER'@'%' IDENTIFIED BY '$MARIADB_PASSWORD';
 GRANT ALL ON *.* TO '$MARIADB_USER'@'%';
 SQL
-exec mariadbd --no-defaults --datadir=/data --socket=/tmp/mysqld.sock --bind-address=0.0.0.0 --init-file=/tmp/start.sql \\
-  --character-set-server=utf8mb4
+exec mariadbd --no-defaults --datadir=/data --socket=/tmp/mysqld.sock --bind-address=0.0.0.0 \\
+  --init-file=/tmp/start.sql --character-set-server=utf8mb4
 """
 
 
