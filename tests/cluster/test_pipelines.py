@@ -213,7 +213,8 @@ def test_failed_trials_are_in_the_table_and_the_run_succeeds(runs: list[Run], pa
 
 
 def test_a_failed_experiment_fails_the_run_with_the_trials_own_words(runs: list[Run], package: Path) -> None:
-    document = formula_search("all-fail", trials=4, seconds=3, maxFailedTrialCount=1)
+    document = formula_search("all-fail", trials=4, seconds=3)
+    document["spec"]["maxFailedTrialCount"] = 1
     document["spec"]["trialTemplate"]["retain"] = True
     command = trainer(document)["command"]
     command[-1] = command[-1].replace("import math", 'import sys; sys.exit("the disk is full of owls")\nimport math')
