@@ -19,7 +19,15 @@ _VERSION = "k8s.io/component-base/version"
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A folder with ``go.mod`` and ``go.sum``, and the commands that are built from it: program name -> package."""
+    """A folder with ``go.mod`` and ``go.sum``, and the commands that are built from it: program name -> package.
+
+    Attributes:
+        folder: where ``go build`` runs.
+        programs: program name -> package.
+        link: flags of the linker.
+        tags: build tags, separated by commas.
+        cgo: whether C is compiled too, which needs gcc.
+    """
 
     folder: Path
     programs: dict[str, str]

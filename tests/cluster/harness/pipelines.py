@@ -16,7 +16,7 @@ import yaml
 
 from harness.node import Node
 from harness.pipelines_programs import IMAGES, argo_folder, pipelines_folder, pipelines_images, source
-from harness.places import Places
+from harness.places import HarnessError, Places
 from harness.processes import wait_for
 from harness.small_images import S3_IMAGE
 
@@ -49,6 +49,10 @@ def install(node: Node, places: Places) -> None:
     Raises:
         HarnessError: a step failed.
     """
+    if shutil.which("gcc") is None:
+        raise HarnessError(
+            "gcc is needed to build KFP's API server: apt-get install --no-install-recommends gcc libc6-dev"
+        )
     folder = source(places)
     node.import_images(pipelines_images(places, folder))
     overlay = places.state / "pipelines"
