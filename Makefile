@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow cluster-up cluster-pipelines cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest pipelines pipeline-local lint stubs lock clean
+.PHONY: help install quickstart test test-slow cluster-up cluster-pipelines cluster-pipelines-ui cluster-test cluster-test-quick cluster-shell cluster-down bench-search bench-suggest pipelines pipeline-local lint stubs lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -45,6 +45,9 @@ cluster-up: install ## bring up a real one-node cluster with Katib and the image
 
 cluster-pipelines: install ## add Kubeflow Pipelines to the cluster of cluster-up (the first time: 15 minutes of building; needs gcc)
 	@if [ -n "$$KUBECONFIG" ]; then echo "the cluster of KUBECONFIG is left as it is"; else $(HARNESS) pipelines; fi
+
+cluster-pipelines-ui: install ## start Kubeflow Pipelines' web interface beside them (needs Node.js; the first time: minutes of building)
+	@$(HARNESS) pipelines-ui
 
 cluster-test: install ## end-to-end, fault and chart tests on the cluster
 	@if [ -n "$$KUBECONFIG" ]; then $(CLUSTER_TESTS); else $(HARNESS) exec -- sh -c 'cd ../.. && $(CLUSTER_TESTS)'; fi

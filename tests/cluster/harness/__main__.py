@@ -1,4 +1,4 @@
-"""``python -m harness up | pipelines | down | status | exec -- COMMAND``, from ``tests/cluster``."""
+"""``python -m harness up | pipelines | pipelines-ui | down | status | exec -- COMMAND``, from ``tests/cluster``."""
 
 from __future__ import annotations
 
@@ -70,6 +70,19 @@ def add_pipelines(places: Places) -> None:
     print(f"Kubeflow Pipelines is in namespace {pipelines.NAMESPACE} ({time.monotonic() - start:.0f} s)")
 
 
+def start_pipelines_ui(places: Places) -> None:
+    """Start Kubeflow Pipelines' web interface beside the running cluster.
+
+    Raises:
+        HarnessError: there is no cluster, or a step failed.
+    """
+    from harness import pipelines_ui
+
+    node = Node(places, build("kubernetes", places.cache, places.logs / "build.log"))
+    node.processes.enter()
+    print(f"Kubeflow Pipelines' interface, reached from inside only: {pipelines_ui.start(node, places)}")
+
+
 def down(places: Places) -> None:
     """Stop what :func:`up` started and remove its state. Builds stay in the cache."""
     Node(places, places.cache).down()
@@ -105,7 +118,7 @@ def execute(places: Places, command: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; its exit code (3: this machine or a step failed, with the reason)."""
     parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
-    parser.add_argument("verb", choices=("up", "pipelines", "down", "status", "exec", "check"))
+    parser.add_argument("verb", choices=("up", "pipelines", "pipelines-ui", "down", "status", "exec", "check"))
     parser.add_argument("command", nargs=argparse.REMAINDER, help="for exec: -- COMMAND ARGUMENT...")
     arguments = parser.parse_args(argv)
     places = Places.from_environment()
@@ -114,6 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             up(places)
         elif arguments.verb == "pipelines":
             add_pipelines(places)
+        elif arguments.verb == "pipelines-ui":
+            start_pipelines_ui(places)
         elif arguments.verb == "down":
             down(places)
         elif arguments.verb == "check":

@@ -136,7 +136,7 @@ class Node:
 
     def down(self) -> None:
         """Stop what :meth:`up` started, pods included, and unmount what is left. The state folder stays."""
-        for name in ("agent", "kube-proxy", "kubelet", "kube-scheduler", "kube-controller-manager"):
+        for name in ("kfp-ui", "agent", "kube-proxy", "kubelet", "kube-scheduler", "kube-controller-manager"):
             self.processes.stop(name)
         if self.processes.pid("containerd") is not None:
             self._stop_containers()

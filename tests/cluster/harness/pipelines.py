@@ -1,9 +1,9 @@
 """Kubeflow Pipelines, standalone in a namespace of its own, as its manifests and Argo's describe it.
 
 Here are: API server, driver, launcher, persistence agent, scheduled workflows, Argo's controller and executor, MariaDB,
-an S3 server, and ML Metadata's library behind a few lines of ours. Not here: the web interface, and what serves
-pipelines of the first version only (cache server, visualizations, viewers). Not Postgres: KFP's manifests offer it, but
-the API server of this version has no driver for it (`sql: unknown driver "pgx"`).
+an S3 server, and ML Metadata's library behind a few lines of ours; :mod:`harness.pipelines_ui` is the web interface.
+Not here: what serves pipelines of the first version only (cache server, visualizations, viewers). Not Postgres: KFP's
+manifests offer it, but the API server of this version has no driver for it (`sql: unknown driver "pgx"`).
 """
 
 from __future__ import annotations
@@ -178,6 +178,11 @@ def _ours() -> list[Document]:
         {**_object("v1", "Secret", "mysql-secret"), "stringData": _DATABASE},
         _service("minio-service", "minio", 9000),
         _service("mysql", "mysql", 3306),
+        # In KFP Envoy's, which translates for browsers.
+        {
+            **_object("v1", "Service", "metadata-envoy-service"),
+            "spec": {"selector": {"component": "metadata-grpc-server"}, "ports": [{"port": 9090}]},
+        },
         _deployment(
             "minio",
             {
