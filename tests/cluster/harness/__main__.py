@@ -54,6 +54,22 @@ def up(places: Places) -> None:
     say(f"up: KUBECONFIG={places.kubeconfig}, reached from inside only: python -m harness exec -- kubectl get pods -A")
 
 
+def _node(places: Places) -> Node:
+    """The node with its programs, running or not."""
+    return Node(places, build("kubernetes", places.cache, places.logs / "build.log"))
+
+
+def _running(places: Places) -> Node:
+    """The node of the running cluster.
+
+    Raises:
+        HarnessError: there is none.
+    """
+    node = _node(places)
+    node.processes.enter()
+    return node
+
+
 def add_pipelines(places: Places) -> None:
     """Bring Kubeflow Pipelines into the running cluster.
 
@@ -63,10 +79,8 @@ def add_pipelines(places: Places) -> None:
     # Its generated code is made with packages that the other verbs do without.
     from harness import pipelines
 
-    node = Node(places, build("kubernetes", places.cache, places.logs / "build.log"))
-    node.processes.enter()
     start = time.monotonic()
-    pipelines.install(node, places)
+    pipelines.install(_running(places), places)
     print(f"Kubeflow Pipelines is in namespace {pipelines.NAMESPACE} ({time.monotonic() - start:.0f} s)")
 
 
@@ -78,9 +92,8 @@ def start_pipelines_ui(places: Places) -> None:
     """
     from harness import pipelines_ui
 
-    node = Node(places, build("kubernetes", places.cache, places.logs / "build.log"))
-    node.processes.enter()
-    print(f"Kubeflow Pipelines' interface, reached from inside only: {pipelines_ui.start(node, places)}")
+    address = pipelines_ui.start(_running(places), places)
+    print(f"Kubeflow Pipelines' interface, reached from inside only: {address}")
 
 
 def down(places: Places) -> None:
@@ -91,7 +104,7 @@ def down(places: Places) -> None:
 
 def status(places: Places) -> int:
     """Print what runs; 0 when the cluster is up."""
-    node = Node(places, build("kubernetes", places.cache, places.logs / "build.log"))
+    node = _node(places)
     names = node.processes.names()
     if not names:
         print("not running")
@@ -104,10 +117,9 @@ def status(places: Places) -> int:
 
 def execute(places: Places, command: Sequence[str]) -> int:
     """Run a command where the cluster can be reached, with KUBECONFIG set and kubectl and helm on PATH."""
-    log = places.logs / "build.log"
-    binaries = build("kubernetes", places.cache, log)
-    node = Node(places, binaries)
-    path = os.pathsep.join([str(binaries), str(build("helm", places.cache, log)), os.environ.get("PATH", "")])
+    node = _node(places)
+    helm = build("helm", places.cache, places.logs / "build.log")
+    path = os.pathsep.join([str(node.binaries), str(helm), os.environ.get("PATH", "")])
     variables = {"PATH": path, "KUBECONFIG": str(places.kubeconfig), "RANKWISE_CLUSTER_HARNESS": "1"}
     enter = node.processes.enter()
     # Entering a mount namespace otherwise ends in its root folder.

@@ -96,6 +96,13 @@ def module_folder(name: str, module: str) -> Path:
     return Path(done.stdout.strip())
 
 
+def writable_copy(source: Path, target: Path) -> None:
+    """Copy a module's folder, whose files are read-only, without their modes; ``target`` is made."""
+    shutil.copytree(source, target, copy_function=shutil.copyfile)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 def build(name: str, cache: Path, log: Path) -> Path:
     """Build a module's programs unless the cache has them.
 

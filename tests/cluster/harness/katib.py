@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from harness.build import writable_copy
 from harness.node import Node
 from harness.places import KATIB
 from harness.processes import wait_for
@@ -50,10 +51,7 @@ def install(node: Node, manifests: Path) -> None:
         return
     folder = node.places.state / "katib"
     shutil.rmtree(folder, ignore_errors=True)
-    # Without the source's modes: a module's files are read-only.
-    shutil.copytree(manifests, folder, copy_function=shutil.copyfile)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    writable_copy(manifests, folder)
     config = folder / "installs" / "katib-standalone-postgres" / "katib-config.yaml"
     config.write_text(_config(config.read_text()))
     overlay = folder / "installs" / "test"
@@ -72,9 +70,7 @@ def install(node: Node, manifests: Path) -> None:
 
 def ready(node: Node) -> bool:
     """Whether Katib's Deployments are available and its webhooks have their certificate."""
-    path = '{range .items[*]}{.status.conditions[?(@.type=="Available")].status}{" "}{end}'
-    states = node.kubectl("-n", NAMESPACE, "get", "deployments", "-o", f"jsonpath={path}", check=False).split()
-    return len(states) == _DEPLOYMENTS and set(states) == {"True"} and _has_certificate(node)
+    return node.available(NAMESPACE, _DEPLOYMENTS) and _has_certificate(node)
 
 
 def _apply(node: Node, documents: list[dict[str, object]]) -> None:

@@ -157,6 +157,12 @@ class Node:
             raise HarnessError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr.strip()}")
         return done.stdout
 
+    def available(self, namespace: str, deployments: int) -> bool:
+        """Whether a namespace has so many Deployments, each of them available."""
+        path = '{range .items[*]}{.status.conditions[?(@.type=="Available")].status}{" "}{end}'
+        states = self.kubectl("-n", namespace, "get", "deployments", "-o", f"jsonpath={path}", check=False).split()
+        return len(states) == deployments and set(states) == {"True"}
+
     # -- containers ----------------------------------------------------------------------------------------------
 
     def ctr(self, *arguments: str) -> str:

@@ -60,7 +60,7 @@ def install(node: Node, places: Places) -> None:
     overlay.mkdir()
     kustomization = _overlay(
         overlay,
-        pipelines_folder(folder) / "manifests" / "kustomize",
+        pipelines_folder() / "manifests" / "kustomize",
         argo_folder() / "manifests",
     )
     (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
@@ -72,9 +72,7 @@ def install(node: Node, places: Places) -> None:
 
 def ready(node: Node) -> bool:
     """Whether every Deployment is available."""
-    path = '{range .items[*]}{.status.conditions[?(@.type=="Available")].status}{" "}{end}'
-    states = node.kubectl("-n", NAMESPACE, "get", "deployments", "-o", f"jsonpath={path}", check=False).split()
-    return len(states) == len(DEPLOYMENTS) + len(OWN) and set(states) == {"True"}
+    return node.available(NAMESPACE, len(DEPLOYMENTS) + len(OWN))
 
 
 def _overlay(folder: Path, pipelines: Path, argo: Path) -> Document:

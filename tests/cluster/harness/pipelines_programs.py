@@ -14,7 +14,7 @@ from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from harness.archives import program_image
-from harness.build import Module, build_module, environment, go
+from harness.build import Module, build_module, environment, go, writable_copy
 from harness.images import BASE_IMAGE, build_simple
 from harness.places import MODULES, HarnessError, Places
 from harness.small_images import debian_sources
@@ -152,18 +152,16 @@ def _copy_argo(folder: Path) -> None:
     argo = argo_folder()
     folder.mkdir()
     for path in argo.iterdir():
-        # Without the source's modes: a module's files are read-only.
         if path.name in _ARGO_FOLDERS:
-            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+            writable_copy(path, folder / path.name)
         elif path.is_file():
             shutil.copyfile(path, folder / path.name)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.copyfile(folder / _SIGNALS.format(system="darwin"), folder / _SIGNALS.format(system="linux"))
 
 
-def _download(module: str, folder: Path = MODULES / "pipelines-sources") -> Path:
-    """Where the files of a module lie that the ``go.mod`` of a folder requires."""
+def _download(module: str) -> Path:
+    """Where the files of a module lie that ``modules/pipelines-sources`` requires."""
+    folder = MODULES / "pipelines-sources"
     done = subprocess.run(
         [go(), "mod", "download", "-json", module], cwd=folder, env=environment(), capture_output=True
     )
@@ -173,9 +171,9 @@ def _download(module: str, folder: Path = MODULES / "pipelines-sources") -> Path
     return Path(answer["Dir"])
 
 
-def pipelines_folder(folder: Path) -> Path:
-    """KFP's own files (manifests, configuration); ``folder`` as :func:`source` returns it."""
-    return _download(_KFP, folder)
+def pipelines_folder() -> Path:
+    """KFP's own files (manifests, configuration, web interface)."""
+    return _download(_KFP)
 
 
 def argo_folder() -> Path:
@@ -199,7 +197,7 @@ def pipelines_images(places: Places, folder: Path) -> dict[str, Path]:
     tags = "netgo,osusergo,sqlite_omit_load_extension"
     server = Module(folder, {"apiserver": f"{_BACKEND}/apiserver"}, "-s -w -extldflags=-static", tags, cgo=True)
     api_server = build_module("kfp-api-server", server, places.cache, log)
-    config = pipelines_folder(folder) / "backend" / "src" / "apiserver" / "config"
+    config = pipelines_folder() / "backend" / "src" / "apiserver" / "config"
     parts = {
         "api-server": {"/usr/bin/apiserver": api_server / "apiserver", "/config/config.json": config / "config.json"},
         **{part: {f"/usr/bin/{name}": programs / name} for part, name in _PARTS.items()},

@@ -9,9 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness.build import writable_copy
 from harness.node import Node
 from harness.pipelines import NAMESPACE
-from harness.pipelines_programs import PIPELINES, pipelines_folder, source
+from harness.pipelines_programs import PIPELINES, pipelines_folder
 from harness.places import NODE_ADDRESS, HarnessError, Places
 
 PORT = 3000
@@ -68,9 +69,7 @@ def _build(places: Places) -> Path:
         raise HarnessError(f"{' and '.join(missing)} not found: Node.js 20 or later is needed to build KFP's interface")
     partial = target.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(pipelines_folder(source(places)) / "frontend", partial, copy_function=shutil.copyfile)
-    for path in [partial, *partial.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    writable_copy(pipelines_folder() / "frontend", partial)
     log = places.logs / "build.log"
     for folder, command in _STEPS:
         with log.open("a") as output:
