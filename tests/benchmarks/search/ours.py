@@ -9,6 +9,7 @@ from rankwise.language.text_encoder import TextEncoder
 from rankwise.settings import Settings
 from rankwise.space import Goal, Objective, Trial, TrialState
 from rankwise.strategies.base import SuggestRequest
+from rankwise.strategies.earlier import EarlierTrials
 from rankwise.strategies.language_bo import LanguageBO
 from rankwise.suggest.wiring import Encoders
 
@@ -32,6 +33,7 @@ class Ours:
         view: the task.
         settings: ``algorithmSettings``; the seed is ``random_state`` unless they give one.
         encoders: (reference, pooling) -> encoder.
+        earlier: what earlier searches found.
 
     Raises:
         InvalidInput: the settings are wrong.
@@ -45,7 +47,9 @@ class Ours:
         view: View,
         settings: Mapping[str, str],
         encoders: Callable[[str, str], TextEncoder] = shared_encoders,
+        earlier: tuple[EarlierTrials, ...] = (),
     ) -> None:
+        self._earlier = earlier
         self._strategy = LanguageBO(encoders)
         self._view = view
         width = WIDTHS.get(view.task.partition("-")[0])
@@ -69,6 +73,7 @@ class Ours:
             issued=len(self._trials),
             max_trials=view.budget,
             pool=self._pool,
+            earlier=self._earlier,
         )
         answer = self._strategy.suggest(request)
         if answer.fallback is not None:
