@@ -1,6 +1,6 @@
 """A proxy as a fidelity: what trainings on a part of the data are worth to a search on all of it.
 
-    python -m benchmarks.lora_runs.fidelity [TASK]      (from tests/)
+    python -m benchmarks.lora_runs.fidelity [TASK] [--settings prior=none]      (from tests/)
 
 The configurations that a table has on parts of the data and on all of it are searched on all of it by ``language-bo``
 with its defaults, which chooses among them: once without more, and once for each part with the results on that part as
@@ -109,7 +109,7 @@ def table(
         regret = curves(pool, earlier, seeds, after[-1], settings)
         draws = resampled_means(regret, 0)  # (resamples, trials)
         cells = [interval(float(regret[:, k - 1].mean()), draws[:, k - 1]) for k in after]
-        name = "the literature alone" if part is None else f"and {len(own)} runs on {part:.0%}"
+        name = "nothing more" if part is None else f"and {len(own)} runs on {part:.0%}"
         lines.append(
             f"| {name} | {cost:.1f} | " + " | ".join(f"{c.value:.3f} [{c.low:.3f}, {c.high:.3f}]" for c in cells) + " |"
         )
@@ -121,8 +121,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", nargs="?", default=TASK, help="a shipped table (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="searches of each (default: %(default)s)")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="of language-bo")
     given = parser.parse_args(argv)
-    print(table(given.task, load(given.task), given.seeds))
+    settings = dict(text.split("=", 1) for text in given.settings)
+    print(table(given.task, load(given.task), given.seeds, settings=settings))
 
 
 if __name__ == "__main__":
