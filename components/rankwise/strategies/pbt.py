@@ -19,7 +19,7 @@ the search. Where more trials run at once than the population has members, furth
 
 Which member and generation a trial is does not follow from the trial. Each suggestion carries a note,
 ``MEMBER.GENERATION``, which the caller keeps and shows again (:attr:`SuggestRequest.notes`); the parent's name is a
-label of the suggestion (:data:`PARENT_LABEL`), which the training reads. A trial without a note (suggested by a
+label of the suggestion (:mod:`rankwise.strategies.lineage`), which the training reads. A trial without a note (suggested by a
 fallback, or the notes were lost) belongs to nobody, and may be taken over like any other.
 """
 
@@ -36,6 +36,7 @@ from rankwise.space import Goal, Objective, SearchSpace, Trial, TrialState
 from rankwise.strategies.base import RANDOM_STATE, SETTINGS_PATH, Suggestions, SuggestRequest, mistakes, seed_of
 from rankwise.strategies.design import PlausibleSequence
 from rankwise.strategies.knowledge import rules_of
+from rankwise.strategies.lineage import ALGORITHM, GENERATION_LABEL, MEMBER_LABEL, PARENT_LABEL, Lineage
 from rankwise.strategies.options import Option, OptionTable, ParsedOptions
 from rankwise.strategies.perturbation import Perturbation, read_names
 from rankwise.strategies.sequence import (
@@ -48,18 +49,10 @@ from rankwise.strategies.sequence import (
 )
 from rankwise.surrogate.observations import read_trials
 
-PARENT_LABEL = "rankwise.dev/parent"
-"""Name of the trial whose weights a trial begins with; a trial without this label begins anew."""
-MEMBER_LABEL = "rankwise.dev/member"
-"""Which member of the population a trial trains, counted from 0."""
-GENERATION_LABEL = "rankwise.dev/generation"
-"""How many trials of its member were before it."""
-
 PERTURBED = "perturbed"
 _DRAWS = 16
 """How often a perturbed configuration is drawn again that was tried already: two trainings with one parent and one
 configuration would be the same training."""
-_NOTE = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})", re.ASCII)
 _LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
 
 OPTIONS = OptionTable(
@@ -117,25 +110,6 @@ OPTIONS = OptionTable(
         RANDOM_STATE,
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Lineage:
-    """Which generation of which member a trial is; both count from 0."""
-
-    member: int
-    generation: int
-
-    @property
-    def note(self) -> str:
-        """As a note."""
-        return f"{self.member}.{self.generation}"
-
-    @classmethod
-    def read(cls, note: str) -> Lineage | None:
-        """What a note says; None for a text that is none of ours."""
-        match = _NOTE.fullmatch(note)
-        return None if match is None else cls(int(match[1]), int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +253,7 @@ class PopulationBasedTraining:
     """Population-based training (see the module's text). ``request.pool`` is ignored: a value depends on the weights
     that a training began with, so no table of configurations can stand for it."""
 
-    name = "rankwise-pbt"
+    name = ALGORITHM
     options = OPTIONS
 
     def validate(self, space: SearchSpace, objective: Objective, settings: Mapping[str, str]) -> list[Problem]:  # noqa: ARG002
@@ -362,8 +336,10 @@ class _Batch:
     def begin(self, index: int) -> None:
         """The next untried configuration of the design; the least tried one where there is none."""
         fresh = continue_sequence(self._design, index, 1, self._tried)
-        again = () if fresh else repeat_least_tried(self._design.first(len(self._tried)), self._tried, 1)
-        self.add(fresh[0][1] if fresh else again[0])
+        if fresh:
+            self.add(fresh[0][1])
+        else:
+            self.add(repeat_least_tried(self._design.first(len(self._tried)), self._tried, 1)[0])
 
     def explore(self, point: Mapping[str, str], change: Perturbation, generator: np.random.Generator) -> None:
         """A perturbed configuration, one that was not tried before if it can be had."""

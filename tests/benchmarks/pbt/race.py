@@ -22,7 +22,8 @@ from benchmarks.lora_runs.batched import Item, Length, Plan, Result, State, trai
 from benchmarks.lora_runs.models import PackedBert
 from rankwise.space import Goal, Objective, ParameterText, SearchSpace, Trial, TrialState, parse_space
 from rankwise.strategies.base import Suggestions, SuggestRequest
-from rankwise.strategies.pbt import PARENT_LABEL, PopulationBasedTraining
+from rankwise.strategies.lineage import PARENT_LABEL
+from rankwise.strategies.pbt import PopulationBasedTraining
 
 METHODS = ("pbt", "random", "random, linear")
 LOSS = Objective("loss", Goal.MINIMIZE)
