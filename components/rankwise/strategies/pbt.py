@@ -19,8 +19,8 @@ the search. Where more trials run at once than the population has members, furth
 
 Which member and generation a trial is does not follow from the trial. Each suggestion carries a note,
 ``MEMBER.GENERATION``, which the caller keeps and shows again (:attr:`SuggestRequest.notes`); the parent's name is a
-label of the suggestion (:mod:`rankwise.strategies.lineage`), which the training reads. A trial without a note (suggested by a
-fallback, or the notes were lost) belongs to nobody, and may be taken over like any other.
+label of the suggestion (:mod:`rankwise.strategies.lineage`), which the training reads. A trial without a note
+(suggested by a fallback, or the notes were lost) belongs to nobody, and may be taken over like any other.
 """
 
 from __future__ import annotations
