@@ -1,6 +1,16 @@
 """Artifacts: one small Protocol over a local folder or S3, and the manifest that says what a trial was."""
 
-from rankwise.artifacts.manifest import Code, Cost, DataSource, Manifest, ModelSource, Outcome, Sample, trial_key
+from rankwise.artifacts.manifest import (
+    Code,
+    Cost,
+    DataSource,
+    Lineage,
+    Manifest,
+    ModelSource,
+    Outcome,
+    Sample,
+    trial_key,
+)
 from rankwise.artifacts.store import Incomplete, NotFound, Store, open_store
 
 __all__ = [
@@ -8,6 +18,7 @@ __all__ = [
     "Cost",
     "DataSource",
     "Incomplete",
+    "Lineage",
     "Manifest",
     "ModelSource",
     "NotFound",

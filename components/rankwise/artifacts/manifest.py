@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from rankwise.artifacts.store import check_key
 from rankwise.errors import InvalidInput, Problem
 
-SCHEMA_VERSION = 2
-"""Version 2 has ``namespace``."""
+SCHEMA_VERSION = 3
+"""Version 2 has ``namespace``, version 3 ``lineage``."""
 KIND = "trial"
 
 Number = int | float
@@ -106,6 +106,19 @@ class Sample:
     prediction: str
 
 
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a training began with.
+
+    Attributes:
+        parent: name of the trial whose adapter and moments it took over.
+        steps: optimizer steps that these had been trained for, by the parent and the parent's own parents.
+    """
+
+    parent: str
+    steps: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Everything that is known of one trial. Checked when it is made.
@@ -128,6 +141,7 @@ class Manifest:
         artifacts: name -> key in the same store, e.g. ``adapter``.
         examples: some predictions.
         namespace: namespace of the experiment in its cluster; None for a run on one machine.
+        lineage: see :class:`Lineage`; None for a training that began with a new adapter.
 
     Raises:
         InvalidInput: with every problem, each with its path.
@@ -150,6 +164,7 @@ class Manifest:
     artifacts: Mapping[str, str]
     examples: Sequence[Sample]
     namespace: str | None = None
+    lineage: Lineage | None = None
     kind: str = KIND
     schema_version: int = SCHEMA_VERSION
 
@@ -176,6 +191,8 @@ class Manifest:
         version = document.get("schema_version")
         if version == 1:
             document = {"namespace": None} | document
+        if version in (1, 2):
+            document = {"lineage": None} | document
         _validate(document, strict=not (isinstance(version, int) and version > SCHEMA_VERSION))
         nested = {
             "outcome": Outcome(document["outcome"]),
@@ -183,6 +200,7 @@ class Manifest:
             "model": _known(ModelSource, document["model"]),
             "data": _known(DataSource, document["data"]),
             "code": _known(Code, document["code"]),
+            "lineage": None if document["lineage"] is None else _known(Lineage, document["lineage"]),
             "examples": tuple(_known(Sample, sample) for sample in document["examples"]),
             "history": tuple(document["history"]),
             # What was read is what this version knows, so that is what it would be written as.
@@ -358,6 +376,7 @@ _CODE = {
     "dirty": _or_null(_value("true, false or null", lambda value: isinstance(value, bool))),
     **dict.fromkeys(("python", "torch", "transformers", "peft"), _text),
 }
+_LINEAGE = {"parent": _text, "steps": _integer}
 _SAMPLE = {"source": _any_text, "target": _any_text, "prediction": _any_text}
 
 _check_manifest = _object(
@@ -367,6 +386,7 @@ _check_manifest = _object(
         "experiment": _text,
         "trial": _text,
         "namespace": _or_null(_text),
+        "lineage": _or_null(_object(_LINEAGE)),
         "created": _value("a time in UTC as RFC 3339, e.g. 2026-01-31T12:00:00Z", _is_time),
         "outcome": _value("one of " + ", ".join(Outcome), lambda value: value in list(Outcome)),
         "configuration": _map(_value("a text or a finite number", lambda v: isinstance(v, str) or _is_number(v))),

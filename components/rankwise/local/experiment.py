@@ -26,8 +26,9 @@ from rankwise.local.specification import (
     read_parameters,
     read_settings,
 )
-from rankwise.local.trial_template import RenderedTrial, TrialTemplate, read_template, render
+from rankwise.local.trial_template import RenderedTrial, TrialTemplate, label_of, read_template, render
 from rankwise.space import Objective, ParameterText, SearchSpace
+from rankwise.strategies import lineage
 
 API_VERSION, KIND = "kubeflow.org/v1beta1", "Experiment"
 
@@ -142,19 +143,22 @@ def parse_experiment(text: str, name: str = "experiment") -> Experiment:
     return _made(*read_text(text, name))
 
 
-def render_trial(experiment: Experiment, trial_name: str, assignments: Mapping[str, str]) -> RenderedTrial:
+def render_trial(
+    experiment: Experiment, trial_name: str, assignments: Mapping[str, str], labels: Mapping[str, str] | None = None
+) -> RenderedTrial:
     """Make a trial's manifest and command, as Katib does.
 
     Args:
         experiment: whose trial it is.
         trial_name: its name.
         assignments: parameter -> value text, for exactly the experiment's parameters.
+        labels: of the suggestion.
 
     Raises:
         ValueError: the assignments name other parameters.
         InvalidInput: a value breaks the JSON that Katib pastes it into.
     """
-    return render(experiment.template, trial_name, experiment.namespace, assignments)
+    return render(experiment.template, trial_name, experiment.namespace, assignments, labels)
 
 
 def _made(document: dict[str, Any], problems: list[Problem]) -> Experiment:
@@ -198,6 +202,8 @@ def _read(document: dict[str, Any], problems: list[Problem]) -> Experiment | Non
     default = read_default_configuration(ours, space, problems)
     final_arguments = read_final_arguments(ours, problems)
     labels = metadata.text_mapping("labels")
+    if template is not None and algorithm[0] == lineage.ALGORITHM:
+        _check_parent(template, problems)
     if problems or space is None or objective is None or template is None:
         return None
     return Experiment(
@@ -222,6 +228,17 @@ def _read(document: dict[str, Any], problems: list[Problem]) -> Experiment | Non
         default_configuration=default,
         final_arguments=final_arguments,
     )
+
+
+def _check_parent(template: TrialTemplate, problems: list[Problem]) -> None:
+    """A trial that does not read its parent's name would begin anew in every generation, and nobody would see it."""
+    entries = template.container.get("env") or []
+    if not any(isinstance(entry, dict) and label_of(entry) == lineage.PARENT_LABEL for entry in entries):
+        allowed = (
+            f"with {lineage.ALGORITHM}, a variable of the container {template.primary_container} that reads the parent:"
+            f" name RANKWISE_PARENT, valueFrom.fieldRef.fieldPath metadata.labels['{lineage.PARENT_LABEL}']"
+        )
+        problems.append(Problem("spec.trialTemplate.trialSpec", "no such variable", allowed))
 
 
 def _read_name(metadata: Fields) -> str:

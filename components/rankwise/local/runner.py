@@ -85,7 +85,7 @@ class Runner:
         Raises:
             SurroundingsError: its folder or process cannot be made.
         """
-        rendered = render_trial(self._experiment, trial.name, trial.assignments)
+        rendered = render_trial(self._experiment, trial.name, trial.assignments, trial.labels)
         folder = self.trial_folder(trial.name)
         localize = self._localize(folder)
         source = self.source(trial)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rankwise.local.fields import scalar_text
-from rankwise.local.trial_template import TrialTemplate
+from rankwise.local.trial_template import TrialTemplate, label_of
 
 # Set by the engine itself, or without a meaning on one machine.
 _ENGINE_SETS = frozenset(
@@ -46,7 +46,9 @@ def machine_notes(template: TrialTemplate) -> list[str]:
     ]
     if others:
         notes.append(f"one machine runs the container {template.primary_container} alone, without {_listed(others)}")
-    names = [entry["name"] for entry in _mappings(container, "env") if entry.get("valueFrom")]
+    names = [
+        entry["name"] for entry in _mappings(container, "env") if entry.get("valueFrom") and label_of(entry) is None
+    ]
     missing = [name for name in names if name not in _ENGINE_SETS]
     if missing:
         notes.append(f"one machine does not set {_listed(missing)}: set it in the environment where it is needed")

@@ -25,6 +25,7 @@ _INDEXED = re.compile(r"(.+)\[(.+)\]")
 _MISSPELT = re.compile(r"\$\{?\s*trial_?param\w*|\{\s*trial_?param\w*", re.IGNORECASE)
 _META_KEYS = "${trialSpec.Name}, ${trialSpec.Namespace}, ${trialSpec.Kind}, ${trialSpec.APIVersion}, "
 _META_KEYS += "${trialSpec.Labels[key]} or ${trialSpec.Annotations[key]}"
+_LABEL_PATH = re.compile(r"metadata\.labels\['(rankwise\.dev/[^']+)'\]")
 _CONTAINER_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _BAD_IN_NAMES = '{}"\\<>&'  # braces end a placeholder; the others are escaped in the JSON that Katib searches
 
@@ -76,7 +77,8 @@ class RenderedTrial:
 
     Attributes:
         command: ``command`` and ``args`` of the primary container, ``$(NAME)`` of its variables written out.
-        env: its variables that have a value. Those with ``valueFrom``, and ``envFrom``, exist on a cluster only.
+        env: its variables that have a value, or that are a label of ours (:func:`label_of`). Those with another
+            ``valueFrom``, and ``envFrom``, exist on a cluster only.
         workdir: its ``workingDir``.
         manifest: the whole object as Katib would create it.
     """
@@ -90,7 +92,13 @@ class RenderedTrial:
 # -- rendering ---------------------------------------------------------------------------------------------------------
 
 
-def render(template: TrialTemplate, trial_name: str, namespace: str, assignments: Mapping[str, str]) -> RenderedTrial:
+def render(
+    template: TrialTemplate,
+    trial_name: str,
+    namespace: str,
+    assignments: Mapping[str, str],
+    labels: Mapping[str, str] | None = None,
+) -> RenderedTrial:
     """Make a trial.
 
     Args:
@@ -98,6 +106,7 @@ def render(template: TrialTemplate, trial_name: str, namespace: str, assignments
         trial_name: becomes the object's name.
         namespace: the experiment's.
         assignments: parameter -> value, exactly for the parameters that the template refers to.
+        labels: of the suggestion; Katib puts them on the pod, whose variables may read them.
 
     Raises:
         ValueError: the assignments name other parameters.
@@ -124,7 +133,7 @@ def render(template: TrialTemplate, trial_name: str, namespace: str, assignments
     manifest["metadata"] = {**(metadata if isinstance(metadata, dict) else {})}
     manifest["metadata"] |= {"name": trial_name, "namespace": namespace}
     container = _primary(manifest, template.primary_container)
-    environment = _environment(container)
+    environment = _environment(container, labels or {})
     words = [*container.get("command", []), *(container.get("args") or [])]
     return RenderedTrial(
         command=[expand_variables(scalar_text(word), environment) for word in words],
@@ -202,12 +211,28 @@ def _primary(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     raise ValueError(f"the trialSpec has no container {name!r}")
 
 
-def _environment(container: Mapping[str, Any]) -> dict[str, str]:
+def label_of(entry: Mapping[str, Any]) -> str | None:
+    """The label of ours (``rankwise.dev/…``) that a container's variable reads through the downward API; else None.
+
+    These are what a suggestion tells its trial beyond the parameters. Katib puts them on the pod.
+    """
+    source = entry.get("valueFrom")
+    reference = source.get("fieldRef") if isinstance(source, dict) else None
+    path = reference.get("fieldPath") if isinstance(reference, dict) else None
+    match = _LABEL_PATH.fullmatch(path) if isinstance(path, str) else None
+    return None if match is None else match.group(1)
+
+
+def _environment(container: Mapping[str, Any], labels: Mapping[str, str] | None = None) -> dict[str, str]:
     environment: dict[str, str] = {}
     for entry in container.get("env") or []:
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and not entry.get("valueFrom"):
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            continue
+        if not entry.get("valueFrom"):
             # A variable may use those before it.
             environment[entry["name"]] = expand_variables(scalar_text(entry.get("value")), environment)
+        elif labels is not None and (label := label_of(entry)) is not None:
+            environment[entry["name"]] = labels.get(label, "")  # as the kubelet does for a label that is not there
     return environment
 
 

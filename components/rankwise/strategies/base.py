@@ -64,6 +64,8 @@ class SuggestRequest:
             request looks them up.
         pool: the only configurations that may be suggested, different ones, for a search over what was measured
             already; None for the whole space. Strategies that learn nothing from results ignore it.
+        notes: trial's name -> what the strategy noted of it when it was suggested (:attr:`Suggestions.notes`), as far
+            as the caller has kept it.
 
     Raises:
         ValueError: ``count`` or ``issued`` is negative.
@@ -81,6 +83,7 @@ class SuggestRequest:
     postpone: bool = False
     earlier: tuple[EarlierTrials, ...] = ()
     pool: Candidates | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.issued < 0:
@@ -93,11 +96,18 @@ class Suggestions:
 
     Attributes:
         assignments: exactly as many configurations as were asked for; each differs from every tried, running and
-            other suggested one as long as the space has untried ones.
+            other suggested one as long as the space has untried ones, unless a training goes on with it.
         fallback: one sentence when another method than the chosen one answered; None otherwise.
-        repeated: how many of the assignments were tried before, because the space has no untried ones left.
+        repeated: how many of the assignments were tried before, because the space has no untried ones left or because
+            a training goes on.
         details: numbers for logs (seconds, observations, …).
         reason: the fallback as one of :data:`FALLBACK_REASONS`; without meaning where ``fallback`` is None.
+        labels: for each of the assignments, labels of its trial and of the trial's pod; empty for none at all.
+        notes: for each of the assignments, a short text that is shown again with later requests
+            (:attr:`SuggestRequest.notes`); empty for none at all.
+
+    Raises:
+        ValueError: labels or notes are not as many as assignments.
     """
 
     assignments: tuple[dict[str, str], ...]
@@ -105,6 +115,13 @@ class Suggestions:
     repeated: int = 0
     details: Mapping[str, float] = field(default_factory=dict)
     reason: str = "strategy"
+    labels: tuple[Mapping[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, given in (("labels", self.labels), ("notes", self.notes)):
+            if given and len(given) != len(self.assignments):
+                raise ValueError(f"{len(given)} {name} for {len(self.assignments)} assignments")
 
 
 class Strategy(Protocol):

@@ -9,6 +9,7 @@ from rankwise.language.text_encoder import TextEncoder
 from rankwise.settings import Settings
 from rankwise.strategies.base import Strategy
 from rankwise.strategies.language_bo import LanguageBO
+from rankwise.strategies.pbt import PopulationBasedTraining
 from rankwise.strategies.random_search import RandomSearch
 from rankwise.strategies.sobol import Sobol
 
@@ -29,5 +30,10 @@ class Resources:
 
 def strategies(resources: Resources) -> dict[str, Strategy]:
     """The strategies by ``algorithmName``."""
-    known: tuple[Strategy, ...] = (LanguageBO(resources.encoder_factory), Sobol(), RandomSearch())
+    known: tuple[Strategy, ...] = (
+        LanguageBO(resources.encoder_factory),
+        PopulationBasedTraining(),
+        Sobol(),
+        RandomSearch(),
+    )
     return {strategy.name: strategy for strategy in known}

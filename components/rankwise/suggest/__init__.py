@@ -2,6 +2,7 @@
 
 ``convert``      messages <-> types of :mod:`rankwise.space`
 ``outstanding``  the little state that Katib keeps for us between two requests
+``notes``        what strategies note of their suggestions, kept likewise
 ``naming``       names and labels of trials
 ``service``      the two calls of the API, over any :class:`rankwise.strategies.base.Strategy`
 ``server``       sockets, threads, health, draining

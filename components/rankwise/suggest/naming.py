@@ -64,9 +64,20 @@ def is_of_other_scope(name: str, experiment: str, scope: str) -> bool:
 
     A name of another form (one that the controller made, or a person) is never said to be foreign.
     """
+    found = _scope_of(name, experiment)
+    return found is not None and found != _digest(scope, _SCOPE_DIGITS)
+
+
+def is_of_this_scope(name: str, experiment: str, scope: str) -> bool:
+    """Whether ``name`` has the form that :func:`trial_name` gives an Experiment of this name in this namespace."""
+    return _scope_of(name, experiment) == _digest(scope, _SCOPE_DIGITS)
+
+
+def _scope_of(name: str, experiment: str) -> str | None:
+    """The mark of the namespace in a name that :func:`trial_name` made; None in any other."""
     form = rf"{re.escape(_stem(experiment))}-([0-9a-f]{{{_SCOPE_DIGITS}}})[0-9a-f]{{{_IDENTITY_DIGITS}}}"
     match = re.fullmatch(form, name)
-    return match is not None and match[1] != _digest(scope, _SCOPE_DIGITS)
+    return None if match is None else match[1]
 
 
 def labels(index: int, fallback: str | None) -> dict[str, str]:

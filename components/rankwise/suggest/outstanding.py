@@ -10,12 +10,15 @@ configurations are missing among the trials of a request, and would be suggested
 
 Katib asks only for what it starts at once. So a suggestion that no trial matches is pending in the first request after
 it was made, and unavailable from the second on. Should its trial turn up later, the trial is what counts.
+
+A trial matches by its name where the suggestion named it. One that was named by somebody else matches by its
+configuration, which is as good as long as no configuration is suggested twice.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rankwise.space.search_space import SearchSpace
@@ -94,8 +97,17 @@ def _write(items: list[list[int | str]]) -> str:
     return json.dumps({"version": _VERSION, "items": items}, separators=(",", ":"))
 
 
+def placeholder(index: int) -> str:
+    """Name of the trial that stands for a suggestion which no trial matches."""
+    return f"issued-{index}"
+
+
 def match(
-    entries: Iterable[Outstanding], trials: Sequence[Trial], space: SearchSpace
+    entries: Iterable[Outstanding],
+    trials: Sequence[Trial],
+    space: SearchSpace,
+    named: Callable[[Outstanding], str] | None = None,
+    is_ours: Callable[[str], bool] = lambda _: False,
 ) -> tuple[tuple[Outstanding, ...], tuple[Trial, ...]]:
     """Compare the state with the trials of a request.
 
@@ -103,23 +115,31 @@ def match(
         entries: the state that came with the request.
         trials: the request's trials, all within ``space``.
         space: says which texts are the same configuration.
+        named: the name that a suggestion gave its trial; None where others name the trials.
+        is_ours: whether a trial's name was given by a suggestion: then no other suggestion's entry is meant.
 
     Returns:
         The entries to keep, all of them old now: those without a finished trial. And one trial, pending or
         unavailable, for each entry that no trial matches.
     """
+    by_name: dict[str, bool] = {}
     finished: dict[tuple[object, ...], bool] = {}
     for trial in trials:
+        if named is not None and is_ours(trial.name):
+            by_name[trial.name] = trial.state.is_finished
+            continue
         key = space.key(trial.assignments)
         finished[key] = finished.get(key, False) or trial.state.is_finished
     kept: list[Outstanding] = []
     missing: list[Trial] = []
     for entry in entries:
-        done = finished.get(space.key(entry.assignments))
+        done = None if named is None else by_name.get(named(entry))
+        if done is None:
+            done = finished.get(space.key(entry.assignments))
         if done:
             continue
         kept.append(replace(entry, old=True))
         if done is None:
             state = TrialState.UNAVAILABLE if entry.old else TrialState.PENDING
-            missing.append(Trial(f"issued-{entry.index}", entry.assignments, state))
+            missing.append(Trial(placeholder(entry.index), entry.assignments, state))
     return tuple(kept), tuple(missing)

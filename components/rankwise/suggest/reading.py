@@ -13,7 +13,7 @@ from rankwise.logs import hide_named
 from rankwise.space.search_space import SearchSpace, parse_space
 from rankwise.space.trial import Objective
 from rankwise.strategies.base import SETTINGS_PATH, Strategy
-from rankwise.suggest import convert, earlier, outstanding
+from rankwise.suggest import convert, earlier, notes, outstanding
 
 MESSAGE_BYTES = 6000
 """Longest error message on the wire. It travels percent-encoded in an HTTP/2 header; gRPC's limit for all headers is
@@ -30,6 +30,7 @@ class Search:
         settings: the user's algorithm settings, raw.
         state: raw text of the suggestions that the last reply wrote back, ``""`` at the first request.
         pins: the same of earlier searches' trials.
+        notes: the same of what the strategy noted of its suggestions.
         space: its parameters.
         objective: what it optimizes.
         max_trials: after how many trials it ends; None where it has no limit.
@@ -40,6 +41,7 @@ class Search:
     settings: Mapping[str, str]
     state: str
     pins: str
+    notes: str
     space: SearchSpace
     objective: Objective
     max_trials: int | None
@@ -69,6 +71,7 @@ def read_search(message: api_pb2.Experiment, strategies: Mapping[str, Strategy])
         problems.extend(error.problems)
     state = settings.pop(outstanding.SETTING, "")
     pins = settings.pop(earlier.SETTING, "")
+    noted = settings.pop(notes.SETTING, "")
 
     algorithm = spec.algorithm.algorithm_name
     strategy = strategies.get(algorithm)
@@ -95,7 +98,7 @@ def read_search(message: api_pb2.Experiment, strategies: Mapping[str, Strategy])
     if problems or strategy is None or space is None or objective is None:
         raise InvalidInput(problems)
     max_trials = spec.max_trial_count if spec.max_trial_count > 0 else None
-    return Search(message.name, strategy, settings, state, pins, space, objective, max_trials)
+    return Search(message.name, strategy, settings, state, pins, noted, space, objective, max_trials)
 
 
 def _names(given: str, known: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ from rankwise.strategies.base import (
     Suggestions,
     SuggestRequest,
 )
-from rankwise.suggest import convert, naming, outstanding
+from rankwise.suggest import convert, naming, notes, outstanding
 from rankwise.suggest.earlier import SETTING as EARLIER_SETTING
 from rankwise.suggest.earlier import EarlierNotReady, EarlierSearches, Pins, Resolved, dump_pins, load_pins
 from rankwise.suggest.library import StoreLibrary
@@ -269,7 +269,8 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         state = outstanding.load(search.state, search.space, issued)
         if search.state and not state:
             log.debug("no use in what came back of the last reply", extra=self._fact(message.experiment))
-        kept, missing = outstanding.match(state, read.trials, search.space)
+        kept, missing = self._match(state, read.trials, search)
+        known = notes.load(search.notes, issued)
         resolved = self._earlier.resolve(
             search.settings,
             load_pins(search.pins),
@@ -290,13 +291,14 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
             deadline=budget.share(_STRATEGY_SHARE),
             postpone=self.options.postpone,
             earlier=resolved.searches,
+            notes=notes.of_trials(known, [trial.name for trial in (*read.trials, *missing)]),
         )
         self.tally.saw_trials(search.experiment, [trial.state for trial in request.trials])
         self.tally.count("foreign", len(read.foreign))
         if read.foreign:
             log.debug("trials that are not of this search: %s", ", ".join(read.foreign[:20]))
         answer = self._with_earlier(self._answer(search, request, budget), resolved, request)
-        reply = self._reply(search, request, answer, kept, resolved.pins)
+        reply = self._reply(search, request, answer, _Kept(kept, known, resolved.pins))
         seconds = start - budget.remaining()
         self.tally.count("suggestions", count)
         self.tally.answered(seconds, _fit_seconds(answer.details))
@@ -319,6 +321,21 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
             ),
         )
         return reply
+
+    def _match(
+        self, state: Sequence[Outstanding], trials: Sequence[Trial], search: Search
+    ) -> tuple[tuple[Outstanding, ...], tuple[Trial, ...]]:
+        """See :func:`rankwise.suggest.outstanding.match`."""
+        scope = self.options.scope
+        if scope is None:
+            return outstanding.match(state, trials, search.space)
+        return outstanding.match(
+            state,
+            trials,
+            search.space,
+            lambda entry: naming.trial_name(search.experiment, scope, entry.index, entry.assignments),
+            lambda name: naming.is_of_this_scope(name, search.experiment, scope),
+        )
 
     def _answer(self, search: Search, request: SuggestRequest, budget: Deadline) -> _Answer:
         """The strategy's suggestions, or the fallback's."""
@@ -348,11 +365,11 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
     def _own(self, request: SuggestRequest, result: Suggestions) -> _Answer:
         """The strategy's answer, which may be a fallback of its own."""
         if result.fallback is None:
-            return _Answer(result.assignments, None, result.repeated, result.details)
+            return _Answer(result.assignments, None, result.repeated, result.details, result.labels, result.notes)
         reason = result.reason if result.reason in FALLBACK_REASONS else "strategy"
         log.warning("%s", result.fallback, extra=self._of(request))
         self.tally.count(reason)
-        return _Answer(result.assignments, reason, result.repeated, result.details)
+        return _Answer(result.assignments, reason, result.repeated, result.details, result.labels, result.notes)
 
     def _with_earlier(self, answer: _Answer, resolved: Resolved, request: SuggestRequest) -> _Answer:
         """The answer with what is to be said of earlier searches; another fallback says more than theirs."""
@@ -387,25 +404,30 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
         return _Answer(result.assignments, reason, result.repeated, {})
 
     def _reply(
-        self, search: Search, request: SuggestRequest, answer: _Answer, kept: Sequence[Outstanding], pins: Pins
+        self, search: Search, request: SuggestRequest, answer: _Answer, kept: _Kept
     ) -> api_pb2.GetSuggestionsReply:
         scope = self.options.scope
         parameter_assignments = []
-        entries = list(kept)
+        entries, noted = list(kept.outstanding), list(kept.notes)
         taken = {trial.name for trial in request.trials}
-        for index, assignments in enumerate(answer.assignments, start=request.issued):
+        for place, assignments in enumerate(answer.assignments):
+            index = request.issued + place
             entries.append(Outstanding(index, assignments))
             name = "" if scope is None else naming.trial_name(request.experiment, scope, index, assignments, taken)
             parameter_assignments.append(
                 api_pb2.GetSuggestionsReply.ParameterAssignments(
                     assignments=convert.assignment_messages(assignments, search.space.names),
                     trial_name=name,
-                    labels=naming.labels(index, answer.fallback),
+                    labels={**(answer.labels[place] if answer.labels else {}), **naming.labels(index, answer.fallback)},
                 )
             )
+            if name and answer.notes:
+                noted.append(notes.Note(index, notes.mark(name), answer.notes[place]))
         state = {outstanding.SETTING: outstanding.dump(entries, search.space)}
-        if pins:
-            state[EARLIER_SETTING] = dump_pins(pins)
+        if noted:
+            state[notes.SETTING] = notes.dump(noted)
+        if kept.pins:
+            state[EARLIER_SETTING] = dump_pins(kept.pins)
         return api_pb2.GetSuggestionsReply(
             parameter_assignments=parameter_assignments,
             algorithm=api_pb2.AlgorithmSpec(
@@ -423,6 +445,17 @@ class _Answer:
     fallback: str | None
     repeated: int
     details: Mapping[str, float]
+    labels: Sequence[Mapping[str, str]] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What came with a request and goes back with the reply."""
+
+    outstanding: Sequence[Outstanding]
+    notes: Sequence[notes.Note]
+    pins: Pins
 
 
 def _check(assignments: Sequence[Mapping[str, str]], request: SuggestRequest) -> None:

@@ -2,6 +2,9 @@
 
 What is kept: adapter, AdamW's moments, the step, and what was measured so far. The order of the data and dropout are
 functions of the seed and the step (``seeds``), the learning rate one of the step, so none of these has a state.
+
+The same files serve two purposes: the checkpoint of an unfinished training, for the same trial to go on, and the final
+state of a finished one, for other trials to begin with (``inheritance``).
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ _MARKER = ".complete"
 _STATE, _TENSORS = "state.json", "tensors.safetensors"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+"""What :func:`read` raises for files that are damaged, or not of our making."""
+
 History = list[dict[str, float | None]]
 
 
@@ -42,6 +48,8 @@ class Progress:
         best: lowest validation loss so far that counted as an improvement; None before the first evaluation.
         stale: evaluations since then.
         cost: what was spent up to the last save.
+        inherited: steps that were made before this training began, by its parent and the parent's parents.
+        parent: the trial that it began with; None where it began anew.
     """
 
     step: int = 0
@@ -49,12 +57,20 @@ class Progress:
     best: float | None = None
     stale: int = 0
     cost: Cost = field(default_factory=lambda: Cost(0.0, 0.0, 0.0))
+    inherited: int = 0
+    parent: str | None = None
+
+    @property
+    def trained(self) -> int:
+        """All steps that the adapter was trained for."""
+        return self.inherited + self.step
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A checkpoint that was read: where the training was, and tensors by ``kind/name``."""
+    """A checkpoint that was read: whose it is, where the training was, and tensors by ``kind/name``."""
 
+    identity: Mapping[str, Any]
     progress: Progress
     tensors: Mapping[str, Tensor]
 
@@ -96,18 +112,49 @@ def save(
     Raises:
         SurroundingsError: the store failed.
     """
+    name = f"step-{progress.step:09d}"
+    with tempfile.TemporaryDirectory(prefix="rankwise-checkpoint-") as folder:
+        write(Path(folder), identity, progress, parameters, optimizer, initial)
+        place.store.put_folder(place.key(CHECKPOINT, name), Path(folder))
+    remove(place, keep=name)
+
+
+def write(
+    folder: Path,
+    identity: Mapping[str, Any],
+    progress: Progress,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    initial: Mapping[str, Tensor],
+) -> None:
+    """Write a state into an empty folder; see :func:`save` for the arguments."""
     tensors = {f"adapter/{name}": value.detach() for name, value in parameters.items()}
     tensors |= {f"initial/{name}": value for name, value in initial.items()}
     for name, parameter in parameters.items():
         for kind, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{kind}/{name}"] = value
     state = {"schema_version": _SCHEMA, "identity": dict(identity), "progress": asdict(progress)}
-    name = f"step-{progress.step:09d}"
+    save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, folder / _TENSORS)
+    (folder / _STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+
+
+def read(place: Place, *path: str) -> Saved:
+    """Read the state under a key of a place.
+
+    Raises:
+        NotFound: there is none.
+        SurroundingsError: the store failed.
+        one of :data:`UNREADABLE`: it cannot be read.
+    """
     with tempfile.TemporaryDirectory(prefix="rankwise-checkpoint-") as folder:
-        save_file({key: value.cpu().contiguous() for key, value in tensors.items()}, Path(folder) / _TENSORS)
-        (Path(folder) / _STATE).write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
-        place.store.put_folder(place.key(CHECKPOINT, name), Path(folder))
-    remove(place, keep=name)
+        target = Path(folder) / "saved"
+        place.store.get_folder(place.key(*path), target)
+        state = json.loads((target / _STATE).read_text(encoding="utf-8"))
+        if state["schema_version"] != _SCHEMA:
+            raise ValueError(f"schema version {state['schema_version']}, not {_SCHEMA}")
+        noted = state["progress"]
+        progress = Progress(**(noted | {"cost": Cost(**noted["cost"])}))
+        return Saved(state["identity"], progress, load_file(target / _TENSORS))
 
 
 def load(place: Place, identity: Mapping[str, Any]) -> Saved | None:
@@ -119,19 +166,14 @@ def load(place: Place, identity: Mapping[str, Any]) -> Saved | None:
     start = place.key(CHECKPOINT) + "/"
     names = {key.removeprefix(start).partition("/")[0] for key in place.store.list(start) if key.endswith(_MARKER)}
     for name in sorted(names, reverse=True):
-        with tempfile.TemporaryDirectory(prefix="rankwise-checkpoint-") as folder:
-            target = Path(folder) / "saved"
-            try:
-                place.store.get_folder(place.key(CHECKPOINT, name), target)
-                state = json.loads((target / _STATE).read_text(encoding="utf-8"))
-                tensors = load_file(target / _TENSORS)
-                if state["schema_version"] != _SCHEMA or state["identity"] != dict(identity):
-                    log.warning("a checkpoint of another configuration or version is left alone (%s)", name)
-                    continue
-                noted = state["progress"]
-                return Saved(Progress(**(noted | {"cost": Cost(**noted["cost"])})), tensors)
-            except (NotFound, OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                log.warning("the checkpoint %s cannot be read (%s); an older one is tried", name, type(error).__name__)
+        try:
+            saved = read(place, CHECKPOINT, name)
+        except (NotFound, *UNREADABLE) as error:
+            log.warning("the checkpoint %s cannot be read (%s); an older one is tried", name, type(error).__name__)
+            continue
+        if saved.identity == dict(identity):
+            return saved
+        log.warning("a checkpoint of another configuration is left alone (%s)", name)
     return None
 
 

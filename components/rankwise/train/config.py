@@ -40,6 +40,7 @@ class TrainConfig:
     learning_rate: float
     schedule: str
     warmup_ratio: float
+    parent: str | None
     batch_size: int
     micro_batch_size: int | None
     epochs: int | None
@@ -63,6 +64,7 @@ class TrainConfig:
     metrics_format: str
     metrics_file: str | None
     checkpoint_every: int | None
+    keep_state: str
     threads: int | None
     log_format: str | None
     device: str
@@ -151,6 +153,18 @@ def _contradictions(config: TrainConfig) -> list[Problem]:
         (
             config.checkpoint_every is not None and not config.keeps_results,
             Problem("--checkpoint-every", str(config.checkpoint_every), "only together with --store or --output"),
+        ),
+        (
+            config.keep_state != "none" and not config.keeps_results,
+            Problem("--keep-state", config.keep_state, "only together with --store or --output"),
+        ),
+        (
+            config.parent is not None and config.store is None,
+            Problem("--parent", str(config.parent), "only together with --store, where the parent's state is"),
+        ),
+        (
+            config.parent is not None and config.parent == config.trial,
+            Problem("--parent", str(config.parent), "another trial than this one"),
         ),
         (
             config.evaluate == "test" and config.test == 0,

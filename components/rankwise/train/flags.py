@@ -78,6 +78,11 @@ def _name(text: str) -> str:
     return text
 
 
+def _parent(text: str) -> str | None:
+    # A label that is not there reaches a pod as an empty variable, and a command line as "--parent=".
+    return _name(text) if text else None
+
+
 def _template(text: str) -> str:
     # A newline cannot be typed in most Experiment files' lists; "\n" written out stands for one.
     text = text.replace("\\n", "\n")
@@ -192,6 +197,16 @@ FLAGS: tuple[Flag, ...] = (
         "schedule", _choice("linear", "cosine", "constant"), "linear", _TRAINING, "NAME", "linear, cosine or constant"
     ),
     Flag("warmup-ratio", _number(0, 1, open_high=True), 0.0, _TRAINING, "R", "part of the steps with a rising rate"),
+    Flag(
+        "parent",
+        _parent,
+        None,
+        _TRAINING,
+        "NAME",
+        "trial of the same experiment whose adapter and moments this one begins with; it was run with --keep-state; "
+        "--steps, --epochs and --schedule are this trial's own; default or empty: none",
+        ("RANKWISE_PARENT",),
+    ),
     Flag("batch-size", _integer(1), 8, _TRAINING, "N", "examples in one optimizer step"),
     Flag("micro-batch-size", _integer(1), None, _TRAINING, "N", "examples at once, accumulated; default: batch-size"),
     Flag("epochs", _integer(1), None, _TRAINING, "N", "passes over the training data; default: 1"),
@@ -280,6 +295,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("metrics-file", _text, None, _RUN, "PATH", "append the metric lines to a file, not to stdout", decides=False),
     Flag(
         "checkpoint-every", _integer(1), None, _RUN, "STEPS", "save the state; default: on SIGTERM only", decides=False
+    ),
+    Flag(
+        "keep-state",
+        _choice("none", "final"),
+        "none",
+        _RUN,
+        "NAME",
+        "final: keep adapter and moments of the end for trials that name this one as --parent",
+        decides=False,
     ),
     Flag(
         "threads",

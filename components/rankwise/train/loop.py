@@ -1,7 +1,9 @@
 """The training loop: AdamW on the adapter, evaluation, early stop, checkpoints.
 
 It can be stopped between any two steps and goes on from a checkpoint as if nothing had happened: what happens at step
-k is a function of the options, the state (adapter, moments, history) and k.
+k is a function of the options, the state (adapter, moments, history) and k. A training that begins with the end of
+another one (``--parent``) goes on counting the steps where data and dropout are concerned: at a constant rate, two
+trainings of n steps in a row are one of 2n steps.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from torch import Tensor
 from rankwise.artifacts import Outcome, Sample
 from rankwise.data import Encoded, batches
 from rankwise.errors import Diverged
+from rankwise.train import checkpoint
 from rankwise.train.checkpoint import Progress, Saved
 from rankwise.train.config import TrainConfig
 from rankwise.train.cost import CostMeter
@@ -94,6 +98,28 @@ class Training:
             self.on_metrics({k: v for k, v in entry.items() if k != "step" and v is not None})
         log.info("resumed after step %d of %d", self.progress.step, self.total_steps)
 
+    def inherit(self, saved: Saved, parent: str) -> None:
+        """Begin with another training's end: its adapter, its moments, and its place in the data.
+
+        Args:
+            saved: the state at its end, of an adapter of the same shape.
+            parent: name of its trial.
+        """
+        saved.restore(self.trainee.trainable(), self.optimizer)
+        self.progress = Progress(inherited=saved.progress.trained, parent=parent)
+        log.info("begins with %s, which was trained for %d steps", parent, saved.progress.trained)
+
+    def write(self, folder: Path) -> None:
+        """Write the state as it is into an empty folder."""
+        checkpoint.write(
+            folder,
+            self.config.identity(),
+            self.progress,
+            self.trainee.trainable(),
+            self.optimizer,
+            self.trainee.initial,
+        )
+
     def run(self) -> Outcome:
         """Train to the end, or until the loss no longer improves, and measure.
 
@@ -132,7 +158,7 @@ class Training:
         return bool(self.progress.history) and self.progress.history[-1]["step"] == step
 
     def _batch(self, step: int) -> list[Encoded]:
-        """Examples of a step: a function of seed and step."""
+        """Examples of a step, counted with the inherited ones: a function of seed and step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             lengths = [e.length for e in self.encoded]
@@ -141,13 +167,17 @@ class Training:
         return [self.encoded[i] for i in self._order[1][position]]
 
     def _step(self, step: int) -> float:
-        """One optimizer step; the loss of its batch in nats a token."""
-        torch.manual_seed(derive(self.config.seed, "dropout", step))
+        """One optimizer step; the loss of its batch in nats a token.
+
+        Data and dropout go on where the parent's stopped; the schedule is this training's own.
+        """
+        trained = self.progress.inherited + step
+        torch.manual_seed(derive(self.config.seed, "dropout", trained))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * rate_factor(
                 self.config.schedule, step, self.total_steps, self.config.warmup_ratio
             )
-        chosen = self._batch(step)
+        chosen = self._batch(trained)
         micro = self.config.micro_batch_size or len(chosen)
         parts = [
             to_device(self.trainee, self.trainee.collator.collate(chosen[i : i + micro]))

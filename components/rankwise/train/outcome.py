@@ -15,14 +15,14 @@ from importlib import metadata
 from pathlib import Path
 
 import rankwise
-from rankwise.artifacts import Code, Cost, DataSource, Manifest, ModelSource, Outcome, Sample
+from rankwise.artifacts import Code, Cost, DataSource, Lineage, Manifest, ModelSource, Outcome, Sample
 from rankwise.train import checkpoint
 from rankwise.train.adapter import save_adapter
 from rankwise.train.checkpoint import History
 from rankwise.train.config import TrainConfig
+from rankwise.train.loop import Training
 from rankwise.train.metrics import Measured
-from rankwise.train.model import Trainee
-from rankwise.train.place import ADAPTER, MANIFEST, PER_EXAMPLE, Place, finished
+from rankwise.train.place import ADAPTER, MANIFEST, PER_EXAMPLE, STATE, Place, finished
 from rankwise.train.replay import TEST
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Result:
     Attributes:
         measured: metrics on the validation split.
         tested: metrics on the test split, with ``lead_NAME`` for the baseline; None when it was not evaluated.
+        lineage: what the training began with; None where it began anew.
     """
 
     outcome: Outcome
@@ -47,6 +48,7 @@ class Result:
     measured: Mapping[str, Measured] = field(default_factory=dict)
     tested: Mapping[str, Measured] | None = None
     samples: Sequence[Sample] = ()
+    lineage: Lineage | None = None
 
 
 def make_manifest(config: TrainConfig, result: Result, artifacts: Mapping[str, str]) -> Manifest:
@@ -70,6 +72,7 @@ def make_manifest(config: TrainConfig, result: Result, artifacts: Mapping[str, s
         history=tuple(result.history),
         artifacts=artifacts,
         examples=tuple(result.samples[:SHOWN_EXAMPLES]),
+        lineage=result.lineage,
     )
 
 
@@ -77,8 +80,8 @@ def _finite(measured: Mapping[str, Measured]) -> dict[str, float]:
     return {name: m.value for name, m in measured.items() if math.isfinite(m.value)}
 
 
-def keep(places: Sequence[Place], config: TrainConfig, result: Result, trainee: Trainee | None) -> None:
-    """Store adapter, values per example and, last, the manifest; then the checkpoints are not needed any more.
+def keep(places: Sequence[Place], config: TrainConfig, result: Result, training: Training | None) -> None:
+    """Store adapter, final state, values per example and, last, the manifest; then checkpoints are not needed any more.
 
     A result that is there already is left alone: a second pod of the trial, started because the first one's node did
     not answer, must not take apart what the first one has finished meanwhile.
@@ -87,7 +90,7 @@ def keep(places: Sequence[Place], config: TrainConfig, result: Result, trainee: 
         places: where to.
         config: the trial's options.
         result: what came out.
-        trainee: the model, when its adapter is worth keeping.
+        training: when its adapter is worth keeping.
 
     Raises:
         SurroundingsError: a store failed; checkpoints are still there.
@@ -98,11 +101,16 @@ def keep(places: Sequence[Place], config: TrainConfig, result: Result, trainee: 
             checkpoint.remove(place)
             continue
         artifacts: dict[str, str] = {}
-        if trainee is not None:
+        if training is not None:
             with tempfile.TemporaryDirectory(prefix="rankwise-adapter-") as folder:
-                save_adapter(trainee, config.model, Path(folder))
+                save_adapter(training.trainee, config.model, Path(folder))
                 place.store.put_folder(place.key(ADAPTER), Path(folder))
             artifacts["adapter"] = place.key(ADAPTER)
+            if config.keep_state == "final":
+                with tempfile.TemporaryDirectory(prefix="rankwise-state-") as folder:
+                    training.write(Path(folder))
+                    place.store.put_folder(place.key(STATE), Path(folder))
+                artifacts["state"] = place.key(STATE)
         if values := _per_example(result):
             place.store.put_bytes(place.key(PER_EXAMPLE), json.dumps(values, sort_keys=True).encode())
             artifacts["per_example"] = place.key(PER_EXAMPLE)

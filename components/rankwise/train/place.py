@@ -14,6 +14,8 @@ from rankwise.train.config import TrainConfig
 MANIFEST = "manifest.json"
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint"
+STATE = "state"
+"""Adapter and moments at the end of a training, for others to begin with (``--keep-state``)."""
 PER_EXAMPLE = "per_example.json"
 
 PATIENCE = Backoff(attempts=16, first=0.5, longest=20.0)
@@ -58,6 +60,15 @@ def open_places(config: TrainConfig) -> list[Place]:
     if config.output is not None:
         places.append(Place(open_store(str(Path(config.output).expanduser().resolve())), ""))
     return places
+
+
+def parent_place(config: TrainConfig, places: Sequence[Place]) -> Place | None:
+    """The place of the trial that ``--parent`` names; None without one."""
+    if config.parent is None:
+        return None
+    # --parent needs --store, whose place is the first.
+    prefix = trial_key(config.experiment, config.parent, namespace=config.namespace)
+    return Place(places[0].store, prefix)
 
 
 def finished(places: Sequence[Place], config: TrainConfig) -> Manifest | None:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from rankwise.artifacts import Cost, DataSource, ModelSource, Outcome, Sample
+from rankwise.artifacts import Cost, DataSource, Lineage, ModelSource, Outcome, Sample
 from rankwise.data import Collator, Example, LoadedData, Split, load_examples, split, subset
 from rankwise.errors import Diverged, InvalidInput, OutOfMemory, Problem
 from rankwise.pretrained import ResolvedModel, resolve
@@ -21,13 +21,14 @@ from rankwise.train import checkpoint
 from rankwise.train.config import TrainConfig
 from rankwise.train.cost import CostMeter
 from rankwise.train.evaluate import Held, lead_baseline, measure
+from rankwise.train.inheritance import check_fits, load_parent
 from rankwise.train.interruption import Interrupted, Interruption, stopped_for_good
 from rankwise.train.loop import Training
 from rankwise.train.memory import is_out_of_memory
 from rankwise.train.metrics import Measured
 from rankwise.train.model import Trainee, build, restart_pissa
 from rankwise.train.outcome import Result, keep
-from rankwise.train.place import Place
+from rankwise.train.place import Place, parent_place
 from rankwise.train.replay import LEAD, LEAD_WORDS, TEST
 from rankwise.train.report import MetricLines
 from rankwise.train.seeds import derive
@@ -110,7 +111,9 @@ def run_trial(config: TrainConfig, places: Sequence[Place], interruption: Interr
         if training is None:
             return replace(result, outcome=outcome)
         training.costs()
-        return replace(result, outcome=outcome, cost=training.progress.cost, history=training.progress.history)
+        progress = training.progress
+        lineage = None if progress.parent is None else Lineage(progress.parent, progress.inherited)
+        return replace(result, outcome=outcome, cost=progress.cost, history=progress.history, lineage=lineage)
 
     try:
         training = _prepare(config, inputs, places, interruption, lines)
@@ -124,7 +127,7 @@ def run_trial(config: TrainConfig, places: Sequence[Place], interruption: Interr
         if training is not None and stopped_for_good():
             log.info("stopped early after step %d", training.progress.step)
             stopped = replace(ended(Outcome.EARLY_STOPPED), measured=training.measured, samples=training.samples)
-            keep(places, config, stopped, training.trainee)
+            keep(places, config, stopped, training)
             return Outcome.EARLY_STOPPED
         if training is not None and training.on_checkpoint is not None:
             training.on_checkpoint()
@@ -138,7 +141,7 @@ def run_trial(config: TrainConfig, places: Sequence[Place], interruption: Interr
             raise
         keep(places, config, ended(Outcome.OUT_OF_MEMORY), None)
         raise OutOfMemory(_need(config, training)) from error
-    keep(places, config, result, training.trainee)
+    keep(places, config, result, training)
     return outcome
 
 
@@ -190,10 +193,14 @@ def _find(config: TrainConfig, cache: Path) -> _Inputs:
 def _prepare(
     config: TrainConfig, inputs: _Inputs, places: Sequence[Place], interruption: Interruption, lines: MetricLines
 ) -> Training:
-    """The training at its start, or where a checkpoint of it was saved."""
+    """The training at its start, which may be its parent's end, or where a checkpoint of it was saved."""
     place = places[0] if places else None
     saved = checkpoint.load(place, config.identity()) if place else None
-    trainee = build(config, inputs.model, plain_start=saved is not None)
+    # A trial that was stopped goes on from its own state, which the parent's is part of already.
+    elder = parent_place(config, places) if saved is None else None
+    inherited = None if elder is None else load_parent(elder, config)
+    begun = saved or inherited
+    trainee = build(config, inputs.model, plain_start=begun is not None)
     interruption.check()
     training = Training(
         config=config,
@@ -210,10 +217,14 @@ def _prepare(
         config.model, sum(p.numel() for p in parameters.values()), sum(p.numel() for p in trainee.peft.parameters()),
         training.total_steps, trainee.device.type, "float32" if trainee.autocast is None else "bfloat16",
     )  # fmt: skip
-    if saved is not None:
+    if begun is not None:
+        check_fits(begun, parameters, config.parent)
         if config.variant == "pissa":
-            restart_pissa(trainee, saved.of_kind("initial"))
+            restart_pissa(trainee, begun.of_kind("initial"))
+    if saved is not None:
         training.resume(saved)
+    elif inherited is not None and config.parent is not None:
+        training.inherit(inherited, config.parent)
     if place is not None:
 
         def save() -> None:

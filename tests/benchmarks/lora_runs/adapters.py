@@ -94,7 +94,8 @@ class Adapter:
         copies = values if self._copy is None else _views(self._copy, shapes)
         self.a_copy, self.b_copy = copies[0 : 2 * n : 2], copies[1 : 2 * n : 2]
         self._start(seed)
-        self._random = np.random.Generator(np.random.SFC64(derive(seed, "dropout")))
+        self._seed = seed
+        self.draw_masks_from(0)
         self.refresh()
 
     def _start(self, seed: int) -> None:
@@ -106,6 +107,10 @@ class Adapter:
             a.copy_(torch.empty(a.shape).uniform_(-bound, bound, generator=generator))
         if self.head:
             self.head[0].copy_(torch.empty(self.head[0].shape).normal_(0.0, 0.02, generator=generator))
+
+    def draw_masks_from(self, step: int) -> None:
+        """Let dropout's random numbers be those of a run that begins with a step of a longer training."""
+        self._random = np.random.Generator(np.random.SFC64(derive(self._seed, "dropout", step)))
 
     def refresh(self) -> None:
         """Bring the copy in the computing type up to date after the parameters have changed."""

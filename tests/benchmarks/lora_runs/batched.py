@@ -70,6 +70,22 @@ class Plan:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run ended, for another one to go on from.
+
+    Attributes:
+        flat: all parameters of the adapter and its head.
+        first, second: AdamW's moments of them.
+        steps: optimizer steps made so far, those that were inherited included.
+    """
+
+    flat: Tensor
+    first: Tensor
+    second: Tensor
+    steps: int
+
+
 @dataclass(slots=True)
 class Result:
     """What came out of one run.
@@ -80,6 +96,7 @@ class Result:
         losses: training loss of each batch, in nats (a target token or an example).
         measured: by set: loss, its standard error, and the accuracy (encoders); empty if diverged.
         seconds: processor seconds: the run's share of its group, by tokens and by parameters trained.
+        state: where it ended; None if diverged.
     """
 
     status: str = "ok"
@@ -87,20 +104,35 @@ class Result:
     losses: list[float] = field(default_factory=list)
     measured: dict[str, tuple[float, float | None, float | None]] = field(default_factory=dict)
     seconds: float = 0.0
+    state: State | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is and how its rate falls.
+
+    Attributes:
+        epochs: passes over the examples.
+        steps: optimizer steps, in place of epochs.
+        schedule: of :func:`rankwise.train.schedule.rate_factor`; begins anew in a run that goes on from another.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    schedule: str = "linear"
 
 
 class _Run:
     """A run in progress."""
 
-    def __init__(self, plan: Plan, adapter: Adapter, items: Sequence[Item], epochs: int, micro: int) -> None:
+    def __init__(
+        self, plan: Plan, adapter: Adapter, items: Sequence[Item], length: Length, micro: int, start: State | None
+    ) -> None:
         self.plan, self.adapter, self.items = plan, adapter, items
         self.result = Result()
-        lengths = [len(item.ids) for item in items]
-        self.order = [
-            batch
-            for epoch in range(epochs)
-            for batch in batches(lengths, plan.batch_size, derive(plan.seed, "order"), epoch)
-        ]
+        self.schedule = length.schedule
+        self.begun = 0 if start is None else start.steps
+        self.order = _order(plan, items, length, self.begun)
         self.micro = micro
         self.place = 0  # within the batch
         self.gathered = 0.0
@@ -108,6 +140,18 @@ class _Run:
         parameter.grad = adapter.grad
         self.parameter = parameter
         self.optimizer = torch.optim.AdamW([parameter], lr=plan.learning_rate, weight_decay=0.0, fused=True)
+        if start is not None:
+            adapter.flat.copy_(start.flat)
+            adapter.refresh()
+            adapter.draw_masks_from(start.steps)
+            moments = {"exp_avg": start.first.clone(), "exp_avg_sq": start.second.clone()}
+            self.optimizer.state[parameter] = {"step": torch.tensor(float(start.steps)), **moments}
+
+    def state(self) -> State:
+        """Where it is, copied."""
+        moments = self.optimizer.state[self.parameter]
+        steps = self.begun + self.result.steps
+        return State(self.adapter.flat.clone(), moments["exp_avg"].clone(), moments["exp_avg_sq"].clone(), steps)
 
     @property
     def active(self) -> bool:
@@ -136,7 +180,7 @@ class _Run:
             return
         # As torch.nn.utils.clip_grad_norm_ does.
         self.adapter.grad.mul_(torch.clamp(MAX_GRAD_NORM / (norm + 1e-6), max=1.0))
-        factor = rate_factor("linear", self.result.steps, len(self.order), 0.0)
+        factor = rate_factor(self.schedule, self.result.steps, len(self.order), 0.0)
         self.optimizer.param_groups[0]["lr"] = self.plan.learning_rate * factor
         self.optimizer.step()
         self.adapter.grad.zero_()
@@ -146,7 +190,13 @@ class _Run:
         self.place, self.gathered = 0, 0.0
 
 
-Trained = Sequence[Item]
+def _order(plan: Plan, items: Sequence[Item], length: Length, begun: int) -> list[list[int]]:
+    """The batches of a run, from step ``begun`` of a training on."""
+    lengths, seed = [len(item.ids) for item in items], derive(plan.seed, "order")
+    each = math.ceil(len(items) / plan.batch_size)  # steps of an epoch
+    stop = begun + (length.epochs * each if length.steps is None else length.steps)
+    epochs = {epoch: batches(lengths, plan.batch_size, seed, epoch) for epoch in range(begun // each, -(-stop // each))}
+    return [epochs[step // each][step % each] for step in range(begun, stop)]
 
 
 def train(
@@ -158,6 +208,8 @@ def train(
     classes: int = 0,
     epochs: int = 1,
     micro: int = 4,
+    length: Length | None = None,
+    starts: Sequence[State | None] = (),
 ) -> list[Result]:
     """Train and measure a group of runs.
 
@@ -169,6 +221,8 @@ def train(
         classes: number of classes; 0 for decoders.
         epochs: passes over ``items``.
         micro: examples of a run in one step of the builder, at most.
+        length: in place of ``epochs``, with a schedule.
+        starts: for each plan the run that it goes on from; empty: all begin anew.
 
     Returns:
         one result a plan, in their order.
@@ -180,10 +234,11 @@ def train(
             plan,
             Adapter(model.sites, plan.rank, plan.scale, plan.dropout, plan.seed, head, model.compute),
             items,
-            epochs,
+            length or Length(epochs),
             micro,
+            start,
         )
-        for plan in plans
+        for plan, start in zip(plans, starts or [None] * len(plans), strict=True)
     ]
     while active := [run for run in runs if run.active]:
         parts = [run.part() for run in active]
@@ -201,6 +256,8 @@ def train(
         if not all(math.isfinite(loss) for loss, _, _ in run.result.measured.values()):
             run.result.status = "diverged"
             run.result.measured = {}
+        elif run.result.steps:
+            run.result.state = run.state()
     _share(runs, time.process_time() - began)
     return [run.result for run in runs]
 

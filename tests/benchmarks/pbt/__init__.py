@@ -1,0 +1,1 @@
+"""Population-based training against random search with the same number of training steps, on real trainings."""
