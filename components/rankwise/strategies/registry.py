@@ -11,6 +11,7 @@ from rankwise.strategies.base import Strategy
 from rankwise.strategies.language_bo import LanguageBO
 from rankwise.strategies.pbt import PopulationBasedTraining
 from rankwise.strategies.random_search import RandomSearch
+from rankwise.strategies.seeds import OverSeeds
 from rankwise.strategies.sobol import Sobol
 
 
@@ -29,11 +30,8 @@ class Resources:
 
 
 def strategies(resources: Resources) -> dict[str, Strategy]:
-    """The strategies by ``algorithmName``."""
-    known: tuple[Strategy, ...] = (
-        LanguageBO(resources.encoder_factory),
-        PopulationBasedTraining(),
-        Sobol(),
-        RandomSearch(),
-    )
+    """The strategies by ``algorithmName``; each that proposes configurations can train one with several seeds."""
+    proposing = (LanguageBO(resources.encoder_factory), Sobol(), RandomSearch())
+    # A member of a population is one training that goes on: further seeds of it would be further populations.
+    known: tuple[Strategy, ...] = (*map(OverSeeds, proposing), PopulationBasedTraining())
     return {strategy.name: strategy for strategy in known}
