@@ -42,6 +42,8 @@ class Progress:
         best: lowest validation loss so far that counted as an improvement; None before the first evaluation.
         stale: evaluations since then.
         cost: what was spent up to the last save.
+        timed_steps: optimizer steps whose time was taken; fewer than ``step`` after a checkpoint of an older version.
+        step_seconds: wall-clock seconds of these steps, evaluations and checkpoints left out.
     """
 
     step: int = 0
@@ -49,6 +51,8 @@ class Progress:
     best: float | None = None
     stale: int = 0
     cost: Cost = field(default_factory=lambda: Cost(0.0, 0.0, 0.0))
+    timed_steps: int = 0
+    step_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
