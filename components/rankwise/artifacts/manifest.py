@@ -20,7 +20,7 @@ from rankwise.artifacts.store import check_key
 from rankwise.errors import InvalidInput, Problem
 
 SCHEMA_VERSION = 3
-"""Version 2 has ``namespace``, version 3 ``lineage``."""
+"""Version 2 has ``namespace``, version 3 ``lineage`` and ``cost.seconds_per_epoch``."""
 KIND = "trial"
 
 Number = int | float
@@ -45,11 +45,14 @@ class Cost:
         seconds: wall-clock time of training and evaluation.
         peak_memory_bytes: highest memory in use, of the device where there is one, else of the process.
         energy_joules: energy of the device.
+        seconds_per_epoch: wall-clock time of one pass over the training examples, without evaluations: the mean
+            seconds of an optimizer step times the steps of an epoch, whether or not the training did a whole one.
     """
 
     seconds: float | None
     peak_memory_bytes: float | None
     energy_joules: float | None
+    seconds_per_epoch: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,7 @@ class Manifest:
         if not isinstance(document, dict):
             raise InvalidInput([Problem("manifest", type(document).__name__, "a JSON object")])
         version = document.get("schema_version")
-        if version == 1:
-            document = {"namespace": None} | document
-        if version in (1, 2):
-            document = {"lineage": None} | document
+        document = _completed(document, version)
         _validate(document, strict=not (isinstance(version, int) and version > SCHEMA_VERSION))
         nested = {
             "outcome": Outcome(document["outcome"]),
@@ -359,7 +359,7 @@ _integer = _value("a whole number from 0", _is_integer)
 _metrics = _map(_number)
 _sha256 = _pattern("a sha256 of 64 hexadecimal digits", "[0-9a-f]{64}")
 
-_COST = {"seconds": _amount, "peak_memory_bytes": _amount, "energy_joules": _amount}
+_COST = dict.fromkeys(("seconds", "peak_memory_bytes", "energy_joules", "seconds_per_epoch"), _amount)
 _MODEL = {
     "reference": _text,
     "revision": _text,
@@ -410,6 +410,17 @@ def _validate(document: object, *, strict: bool) -> None:
     _check_manifest(checks, "", document)
     if checks.problems:
         raise InvalidInput(checks.problems)
+
+
+def _completed(document: dict[str, Any], version: object) -> dict[str, Any]:
+    """A document of an earlier version with the fields that came later."""
+    if version == 1:
+        document = {"namespace": None} | document
+    if version in (1, 2):
+        document = {"lineage": None} | document
+    if version in (1, 2) and isinstance(document.get("cost"), dict):
+        document = document | {"cost": {"seconds_per_epoch": None} | document["cost"]}
+    return document
 
 
 def _known(into: type[T], document: Mapping[str, Any]) -> T:

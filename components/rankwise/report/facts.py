@@ -20,7 +20,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from rankwise.errors import InvalidInput, Problem
@@ -58,6 +58,7 @@ class CostFacts:
         seconds: wall clock of training and its evaluations, as the trial measured it.
         peak_memory_bytes: highest memory of the device (or of the process, without one).
         energy_joules: energy drawn while training.
+        seconds_per_epoch: wall clock of one pass over the training examples, without evaluations.
 
     Raises:
         ValueError: when a cost is negative or not finite.
@@ -66,9 +67,10 @@ class CostFacts:
     seconds: float | None = None
     peak_memory_bytes: float | None = None
     energy_joules: float | None = None
+    seconds_per_epoch: float | None = None
 
     def __post_init__(self) -> None:
-        _positive("cost", {name: getattr(self, name) for name in ("seconds", "peak_memory_bytes", "energy_joules")})
+        _positive("cost", {field.name: getattr(self, field.name) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)

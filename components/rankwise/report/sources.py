@@ -32,7 +32,8 @@ def cost_facts(manifest: Manifest | None) -> CostFacts:
     """What the training cost."""
     if manifest is None:
         return CostFacts()
-    return CostFacts(manifest.cost.seconds, manifest.cost.peak_memory_bytes, manifest.cost.energy_joules)
+    cost = manifest.cost
+    return CostFacts(cost.seconds, cost.peak_memory_bytes, cost.energy_joules, cost.seconds_per_epoch)
 
 
 def subset_share(manifest: Manifest | None) -> float | None:

@@ -81,6 +81,7 @@ def _reading(comparison: Comparison) -> str:
 def _cost_rows(default: FinalRun | None, best: FinalRun | None) -> list[FinalRow]:
     kinds: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
         ("training time", "seconds", words.seconds),
+        ("time per epoch", "seconds_per_epoch", words.seconds),
         ("peak memory", "peak_memory_bytes", words.memory),
         ("energy", "energy_joules", words.energy),
     )

@@ -99,6 +99,7 @@ def _attributes(trial: TrialFacts) -> dict[str, object]:
         "cost_seconds": trial.cost.seconds,
         "cost_peak_memory_bytes": trial.cost.peak_memory_bytes,
         "cost_energy_joules": trial.cost.energy_joules,
+        "cost_seconds_per_epoch": trial.cost.seconds_per_epoch,
         "subset": trial.subset,
         "adapter": trial.adapter or None,
         "notes": list(trial.notes) or None,

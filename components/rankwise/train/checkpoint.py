@@ -50,6 +50,8 @@ class Progress:
         cost: what was spent up to the last save.
         inherited: steps that were made before this training began, by its parent and the parent's parents.
         parent: the trial that it began with; None where it began anew.
+        timed_steps: optimizer steps whose time was taken; fewer than ``step`` after a checkpoint of an older version.
+        step_seconds: wall-clock seconds of these steps, evaluations and checkpoints left out.
     """
 
     step: int = 0
@@ -59,6 +61,8 @@ class Progress:
     cost: Cost = field(default_factory=lambda: Cost(0.0, 0.0, 0.0))
     inherited: int = 0
     parent: str | None = None
+    timed_steps: int = 0
+    step_seconds: float = 0.0
 
     @property
     def trained(self) -> int:

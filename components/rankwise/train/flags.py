@@ -20,7 +20,8 @@ from rankwise.logs import FORMATS
 GENERATED_METRICS = ("rouge1", "rouge2", "rougeL", "bleu", "exact_match")
 """Metrics on greedily generated text."""
 OBJECTIVES = ("loss", *GENERATED_METRICS)
-COST_METRICS = ("seconds", "peak_memory_bytes", "energy_joules")
+COST_METRICS = ("seconds", "peak_memory_bytes", "energy_joules", "seconds_per_epoch")
+"""Fields of :class:`rankwise.artifacts.Cost`."""
 METRICS = (*OBJECTIVES, *COST_METRICS)
 
 KATIB_TRIAL = "KATIB_TRIAL_NAME"

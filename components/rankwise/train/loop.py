@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from rankwise.train.checkpoint import Progress, Saved
 from rankwise.train.config import TrainConfig
 from rankwise.train.cost import CostMeter
 from rankwise.train.evaluate import Held, measure, to_device
+from rankwise.train.flags import COST_METRICS
 from rankwise.train.interruption import Interruption
 from rankwise.train.loss import token_losses
 from rankwise.train.metrics import Measured
@@ -146,7 +147,10 @@ class Training:
             if self.on_checkpoint and every and progress.step > 0 and progress.step % every == 0:
                 self.on_checkpoint()
             self.interruption.check()
+            began = time.monotonic()
             loss = self._step(progress.step)
+            progress.step_seconds += time.monotonic() - began
+            progress.timed_steps += 1
             progress.step += 1
             self._speak(loss)
 
@@ -224,13 +228,19 @@ class Training:
 
     def costs(self) -> dict[str, float]:
         """Cost so far, by metric name; what cannot be measured is left out."""
-        self.progress.cost = cost = self.meter.read()
-        named = {
-            "seconds": cost.seconds,
-            "peak_memory_bytes": cost.peak_memory_bytes,
-            "energy_joules": cost.energy_joules,
-        }
+        self.progress.cost = cost = replace(self.meter.read(), seconds_per_epoch=self._seconds_per_epoch())
+        named = {name: getattr(cost, name) for name in COST_METRICS}
         return {name: value for name, value in named.items() if value is not None}
+
+    def _seconds_per_epoch(self) -> float | None:
+        """Mean seconds of an optimizer step times the steps of an epoch; None before the first step.
+
+        A step reads loss and gradient norm back from the device, so its clock stops after the device's work; only the
+        last update of the weights before an evaluation may still run.
+        """
+        if self.progress.timed_steps == 0:
+            return None
+        return self.progress.step_seconds / self.progress.timed_steps * self.steps_per_epoch
 
     def _note(self, loss: float) -> None:
         """Count evaluations that did not improve the loss by more than delta."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rankwise.artifacts import Manifest
+from rankwise.train.flags import COST_METRICS
 
 TEST = "test_"
 """What a metric of the test split starts with, in metric lines and in ``standard_errors``."""
@@ -18,11 +19,7 @@ def final_lines(manifest: Manifest, reported: Sequence[str]) -> list[dict[str, f
     # The last evaluation is the final one, which is told with its costs below; a diverged trial has none.
     earlier = manifest.history[:-1] if manifest.metrics else manifest.history
     lines = [{name: value for name in reported if (value := entry.get(name)) is not None} for entry in earlier]
-    costs = {
-        "seconds": manifest.cost.seconds,
-        "peak_memory_bytes": manifest.cost.peak_memory_bytes,
-        "energy_joules": manifest.cost.energy_joules,
-    }
+    costs = {name: getattr(manifest.cost, name) for name in COST_METRICS}
     known = {name: value for name, value in costs.items() if value is not None} | dict(manifest.metrics)
     lines.append({name: known[name] for name in reported if name in known})
     tested = manifest.test_metrics or {}

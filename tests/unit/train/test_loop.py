@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from rankwise.artifacts import Outcome
 from rankwise.errors import Diverged
-from rankwise.train import checkpoint
+from rankwise.train import checkpoint, loop
 from rankwise.train.interruption import Interrupted
 from rankwise.train.loop import Training
 from rankwise.train.place import Place, open_places
@@ -141,6 +143,70 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(llama: Path, dat
     with pytest.raises(Diverged, match="validation loss became nan at step 1"):
         made.run()
     assert made.progress.history == [{"step": 1, "loss": None}]
+
+
+class FakeClock:
+    """A clock that moves only when something that takes time is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def taking(self, seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            self.now += seconds
+            return work(*arguments)
+
+        return run
+
+
+def timed(made: Training, clock: FakeClock, step: float) -> Training:
+    """A training whose steps take ``step`` seconds, each evaluation 1,000 and each checkpoint 100."""
+    made._step = clock.taking(step, made._step)  # type: ignore[method-assign]
+    made._evaluate = clock.taking(1000.0, made._evaluate)  # type: ignore[method-assign]
+    if made.on_checkpoint:
+        made.on_checkpoint = clock.taking(100.0, made.on_checkpoint)
+    return made
+
+
+@pytest.mark.parametrize("length", [("--steps", "2"), ("--steps", "7"), ("--epochs", "2")])
+def test_seconds_per_epoch_are_those_of_training_alone(
+    length: tuple[str, str], llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, lines = FakeClock(monkeypatch), FakeLines()
+    config = options(llama, data, *length, "--batch-size", "16", "--evaluate-every", "1", "--checkpoint-every", "1",
+                     "--output", str(tmp_path), "--metrics", "seconds_per_epoch")  # fmt: skip
+    made = timed(training(config, tmp_path, open_places(config), lines), clock, 2.0)
+    assert "seconds_per_epoch" not in made.costs()  # nothing was trained yet
+    made.run()
+    assert made.steps_per_epoch == 3  # of 40 examples
+    assert made.costs()["seconds_per_epoch"] == made.progress.cost.seconds_per_epoch == 3 * 2.0
+    assert lines.lines[-1]["seconds_per_epoch"] == 3 * 2.0
+
+
+@pytest.mark.parametrize(("known", "expected"), [(True, (2 * 1.0 + 2 * 5.0) / 4), (False, 5.0)])
+def test_seconds_per_epoch_of_a_resumed_training(
+    known: bool, expected: float, llama: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, kept = FakeClock(monkeypatch), place(tmp_path, "timed")
+    config = options(llama, data, "--steps", "4", "--batch-size", "16")
+    first = timed(training(config, tmp_path, [kept]), clock, 1.0)
+    first.interruption.check = clock.taking(0.0, lambda: _stop(first.progress.step == 2))  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        first.run()
+    if not known:  # a checkpoint of a version that took no time of steps
+        first.progress.timed_steps, first.progress.step_seconds = 0, 0.0
+    assert first.on_checkpoint is not None
+    first.on_checkpoint()
+    again = timed(training(config, tmp_path, [kept]), clock, 5.0)
+    assert again.progress.step == 2
+    again.run()
+    assert again.costs()["seconds_per_epoch"] == pytest.approx(3 * expected)
+
+
+def _stop(now: bool) -> None:
+    if now:
+        raise Interrupted
 
 
 def place(tmp_path: Path, name: str) -> Place:

@@ -128,9 +128,15 @@ def test_nothing_is_kept_without_a_place(
 
 def test_a_random_t5_is_trained(t5: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ["--store", str(tmp_path), "--trial", "t"]
-    assert main(arguments(t5, data, *place, "--task", "seq2seq", "--steps", "3", "--metrics", "bleu")) == 0
-    assert [name for name, _ in metrics(capsys.readouterr().out)] == ["bleu", "loss"]
-    assert stored(tmp_path).configuration["task"] == "seq2seq"
+    wanted = "rouge1,rouge2,rougeL,bleu,exact_match,seconds_per_epoch"
+    assert main(arguments(t5, data, *place, "--task", "seq2seq", "--steps", "3", "--metrics", wanted)) == 0
+    assert [name for name, _ in metrics(capsys.readouterr().out)] == [*wanted.split(","), "loss"]
+    manifest = stored(tmp_path)
+    assert manifest.configuration["task"] == "seq2seq"
+    assert manifest.cost.seconds_per_epoch is not None
+    assert manifest.cost.seconds is not None
+    # 3 steps of 8 of 40 examples, whose time is a part of the whole.
+    assert 0 < manifest.cost.seconds_per_epoch * 3 / 5 < manifest.cost.seconds
 
 
 def test_every_mistake_of_data_and_model_is_told_at_once(
