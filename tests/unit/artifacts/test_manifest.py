@@ -98,6 +98,7 @@ def test_the_json_has_the_documented_form() -> None:
         "history": [{"step": 5, "loss": 3.0}, {"step": 10, "loss": None}],
         "artifacts": {"adapter": "experiments/quickstart/trials/quickstart-1a2b/adapter"},
         "examples": [{"source": "a long text", "target": "short", "prediction": ""}],
+        "lineage": None,
     }
 
 
