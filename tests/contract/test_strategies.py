@@ -21,6 +21,8 @@ QUICK = {"samples": "64", "candidates": "500", "fit_steps": "3", "projection_dim
 SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "sobol": ("sobol", {}, False),
     "random": ("random", {}, False),
+    "rankwise-pbt": ("rankwise-pbt", {}, True),
+    "rankwise-pbt, two members": ("rankwise-pbt", {"population": "2", "initial_design": "sobol"}, True),
     "language-bo, numeric": ("language-bo", {**QUICK, "surrogate": "numeric"}, True),
     "language-bo, language": ("language-bo", {**QUICK, "surrogate": "language"}, True),
     "language-bo, mixture": ("language-bo", QUICK, True),
@@ -36,7 +38,7 @@ def registered() -> dict[str, Strategy]:
 
 def subject_of(name: str) -> Subject:
     algorithm, settings, learns = SUBJECTS[name]
-    return Subject(lambda: registered()[algorithm], settings, learns)
+    return Subject(lambda: registered()[algorithm], settings, learns, repeats=algorithm == "rankwise-pbt")
 
 
 @pytest.fixture(params=SUBJECTS)
