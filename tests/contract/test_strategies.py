@@ -24,6 +24,8 @@ METRICS = ("seconds", "peak_memory_bytes")
 SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "sobol": ("sobol", {}, False),
     "random": ("random", {}, False),
+    "rankwise-pbt": ("rankwise-pbt", {}, True),
+    "rankwise-pbt, two members": ("rankwise-pbt", {"population": "2", "initial_design": "sobol"}, True),
     "language-bo, numeric": ("language-bo", {**QUICK, "surrogate": "numeric"}, True),
     "language-bo, language": ("language-bo", {**QUICK, "surrogate": "language"}, True),
     "language-bo, mixture": ("language-bo", QUICK, True),
@@ -53,7 +55,7 @@ def registered() -> dict[str, Strategy]:
 def subject_of(name: str) -> Subject:
     algorithm, settings, learns = SUBJECTS[name]
     metrics = METRICS if name.endswith(GOALS) else ()
-    return Subject(lambda: registered()[algorithm], settings, learns, metrics)
+    return Subject(lambda: registered()[algorithm], settings, learns, metrics, algorithm == "rankwise-pbt")
 
 
 @pytest.fixture(params=SUBJECTS)

@@ -260,9 +260,14 @@ class PopulationBasedTraining:
         """See :class:`rankwise.strategies.base.Strategy`."""
         problems = mistakes(self.options, settings)
         try:
-            read_names(settings.get(PERTURBED, ""), space, f"{SETTINGS_PATH}.{PERTURBED}")
+            names = read_names(settings.get(PERTURBED, ""), space, f"{SETTINGS_PATH}.{PERTURBED}")
         except InvalidInput as error:
-            problems.extend(error.problems)
+            return problems + list(error.problems)
+        if not names:
+            allowed = (
+                "at least one number that may change in the middle of a training, such as learning_rate or dropout"
+            )
+            problems.append(Problem("spec.parameters", ", ".join(space.names), allowed))
         return problems
 
     def suggest(self, request: SuggestRequest) -> Suggestions:

@@ -131,16 +131,10 @@ def read_names(text: str, space: SearchSpace, path: str) -> tuple[str, ...]:
 
     Raises:
         InvalidInput: with every name that is no parameter, no number, or of a kind that must not change in the middle
-            of a training; or where no parameter is left to perturb.
+            of a training.
     """
     if not text.strip():
-        names = default_names(space)
-        if not names:
-            allowed = (
-                "at least one number that may change in the middle of a training, such as learning_rate or dropout"
-            )
-            raise InvalidInput([Problem("spec.parameters", ", ".join(space.names), allowed)])
-        return names
+        return default_names(space)
     given = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     known = {parameter.name: parameter for parameter in space.parameters}
     problems = [Problem(path, name, allowed) for name in given if (allowed := _objection(name, known))]

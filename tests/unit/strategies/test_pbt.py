@@ -373,6 +373,17 @@ def test_all_mistakes_at_once() -> None:
     assert len(found) == 3
 
 
+def test_a_space_without_anything_to_change_is_refused_beforehand() -> None:
+    """A search that runs all the same (a changed Experiment) hands everything on, and never fails."""
+    space = parse_space((ParameterText("rank", "int", "1", "8"), ParameterText("variant", "categorical", list=("a",))))
+    (problem,) = PopulationBasedTraining().validate(space, LOSS, {})
+    assert (problem.path, problem.value) == ("spec.parameters", "rank, variant")
+    assert "at least one number that may change" in problem.allowed
+    trials = [Trial(f"t{i}", {"rank": str(i + 1), "variant": "a"}, TrialState.SUCCEEDED, float(i)) for i in range(4)]
+    request = SuggestRequest("e", space, LOSS, {"population": "4"}, tuple(trials), 2, 4)
+    assert [labels[PARENT_LABEL] for labels in PopulationBasedTraining().suggest(request).labels] == ["t0", "t0"]
+
+
 @pytest.mark.parametrize("design", ["plausible", "sobol", "random"])
 def test_where_members_begin(design: str) -> None:
     run = Run({"population": str(P), "initial_design": design})

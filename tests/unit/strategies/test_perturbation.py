@@ -143,8 +143,3 @@ def test_every_wrong_name_is_told_with_its_reason() -> None:
     assert told["nothing"].startswith("parameters of the space, separated by commas: learning_rate, ")
     assert "how long a generation is" in told["epochs"]
     assert told["schedule"].startswith("numbers only")
-
-
-def test_a_space_without_anything_to_change_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"spec\.parameters: got 'rank'; allowed: at least one number"):
-        read_names("", parse_space((ParameterText("rank", "int", "1", "8"),)), "p")
