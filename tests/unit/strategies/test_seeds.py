@@ -12,6 +12,8 @@ import pytest
 from rankwise.errors import InvalidInput, Problem
 from rankwise.space import Goal, Objective, ParameterText, SearchSpace, Trial, TrialState, parse_space
 from rankwise.strategies.base import Suggestions, SuggestRequest
+from rankwise.strategies.earlier import EarlierTrials
+from rankwise.strategies.language_bo import LanguageBO
 from rankwise.strategies.options import Option, OptionTable
 from rankwise.strategies.racing import measure
 from rankwise.strategies.seeds import (
@@ -23,6 +25,7 @@ from rankwise.strategies.seeds import (
     strategy_settings,
     without_seeds,
 )
+from support.encoders import FakeEncoder
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 SPACE = parse_space(
@@ -379,3 +382,20 @@ def test_spellings_of_a_configuration_are_one_with_a_key() -> None:
     assert by_text is not None
     assert by_key is not None
     assert (by_text.trainings, by_key.trainings, by_key.value) == (1, 2, 2.0)
+
+
+def test_earlier_searches_are_passed_on_seeds_and_all() -> None:
+    """An earlier search may have had seeds, too: what is compared are quantities that both spaces have."""
+    points = list(FINITE.enumerate())
+    found = EarlierTrials(
+        "exp-a",
+        Goal.MINIMIZE,
+        tuple(points),
+        tuple(float(point["rank"]) + 0.1 * int(point["seed"]) for point in points),
+    )
+    settings = {"seed_parameter": "seed", "surrogate": "numeric", "prior": "none", "random_state": "1"}
+    request = SuggestRequest("e", FINITE, LOSS, settings, (), 1, earlier=(found,))
+    assert without_seeds(request).earlier == (found,)
+    strategy = OverSeeds(LanguageBO(FakeEncoder()))
+    (point,) = strategy.suggest(request).assignments
+    assert (point["rank"], point["seed"]) == ("2", "0")  # the most plausible one: least in the earlier search
