@@ -26,6 +26,8 @@ SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "random": ("random", {}, False),
     "rankwise-pbt": ("rankwise-pbt", {}, True),
     "rankwise-pbt, two members": ("rankwise-pbt", {"population": "2", "initial_design": "sobol"}, True),
+    "optuna-tpe": ("optuna-tpe", {"startup_trials": "3"}, True),
+    "optuna-tpe, each by itself": ("optuna-tpe", {"startup_trials": "3", "multivariate": "off"}, True),
     "language-bo, numeric": ("language-bo", {**QUICK, "surrogate": "numeric"}, True),
     "language-bo, language": ("language-bo", {**QUICK, "surrogate": "language"}, True),
     "language-bo, mixture": ("language-bo", QUICK, True),

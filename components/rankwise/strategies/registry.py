@@ -9,6 +9,7 @@ from rankwise.language.text_encoder import TextEncoder
 from rankwise.settings import Settings
 from rankwise.strategies.base import Strategy
 from rankwise.strategies.language_bo import LanguageBO
+from rankwise.strategies.optuna_tpe import OptunaTPE
 from rankwise.strategies.pbt import PopulationBasedTraining
 from rankwise.strategies.random_search import RandomSearch
 from rankwise.strategies.seeds import OverSeeds
@@ -31,7 +32,7 @@ class Resources:
 
 def strategies(resources: Resources) -> dict[str, Strategy]:
     """The strategies by ``algorithmName``; each that proposes configurations can train one with several seeds."""
-    proposing = (LanguageBO(resources.encoder_factory), Sobol(), RandomSearch())
+    proposing = (LanguageBO(resources.encoder_factory), OptunaTPE(), Sobol(), RandomSearch())
     # A member of a population is one training that goes on: further seeds of it would be further populations.
     known: tuple[Strategy, ...] = (*map(OverSeeds, proposing), PopulationBasedTraining())
     return {strategy.name: strategy for strategy in known}
