@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankwise.artifacts import Code, Cost, DataSource, Manifest, ModelSource, Outcome, Sample, trial_key
+from rankwise.artifacts import Code, Cost, DataSource, Lineage, Manifest, ModelSource, Outcome, Sample, trial_key
 from rankwise.errors import InvalidInput
 
 DATA = DataSource("package:rankwise/debian-descriptions", "ab" * 32, 3000, 300, 300, 300, 1)
@@ -61,9 +61,10 @@ def test_round_trip() -> None:
 
 def test_the_json_has_the_documented_form() -> None:
     assert document() == {
-        "schema_version": 2,
+        "schema_version": 3,
         "kind": "trial",
         "namespace": None,
+        "lineage": None,
         "experiment": "quickstart",
         "trial": "quickstart-1a2b",
         "created": "2026-01-31T12:00:00Z",
@@ -198,10 +199,10 @@ def test_all_problems_come_at_once() -> None:
 
 
 def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
-    content = document(schema_version=3, carbon={"grams": 1})
+    content = document(schema_version=4, carbon={"grams": 1})
     content["cost"]["water"] = 3
     manifest = Manifest.from_json(json.dumps(content))
-    assert manifest.schema_version == 2
+    assert manifest.schema_version == 3
     assert manifest.to_json() == MANIFEST.to_json()
     assert problems_of(content | {"trial": ""}) == {"trial": "a text that is not empty"}
     del content["metrics"]
@@ -210,10 +211,23 @@ def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
 
 def test_the_first_version_had_no_namespace() -> None:
     content = document(schema_version=1)
-    del content["namespace"]
+    del content["namespace"], content["lineage"]
     assert Manifest.from_json(json.dumps(content)).to_json() == MANIFEST.to_json()
     assert problems_of(content | {"schema_version": 2}) == {"namespace": "this field must be given"}
+    assert problems_of(content | {"schema_version": 3}).keys() == {"namespace", "lineage"}
     assert Manifest.from_json(json.dumps(document(namespace="team-a"))).namespace == "team-a"
+
+
+def test_what_a_training_began_with() -> None:
+    content = document(lineage={"parent": "quickstart-0", "steps": 40})
+    manifest = Manifest.from_json(json.dumps(content))
+    assert manifest.lineage == Lineage("quickstart-0", 40)
+    assert json.loads(manifest.to_json()) == content
+    second = document(schema_version=2)
+    del second["lineage"]
+    assert Manifest.from_json(json.dumps(second)).lineage is None
+    found = problems_of(document(lineage={"parent": "", "steps": -1, "age": 3}))
+    assert found.keys() == {"lineage.parent", "lineage.steps", "lineage.age"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", b"\xff", "[" * 100_000])
