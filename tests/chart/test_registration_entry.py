@@ -14,15 +14,16 @@ from chart.rendering import REPOSITORY, SCENARIOS, Manifest, one, render, scenar
 from rankwise.cluster.registration import ENTRY_FIELDS, load_entry
 from rankwise.cluster.registration_document import Document, dump_entry
 
-FILE = REPOSITORY / "katib" / "registration" / "language-bo.yaml"
+REGISTRATION = REPOSITORY / "katib" / "registration"
+ALGORITHMS = ("language-bo", "rankwise-pbt")
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 REGISTERING = [name for name in SCENARIOS if SCENARIOS[name].get("registration", {}).get("enabled", True)]
 
 
-def entry_text(manifests: list[Manifest]) -> str:
+def entry_text(manifests: list[Manifest], algorithm: str = "language-bo") -> str:
     data = one(manifests, "ConfigMap", "rankwise-registration")["data"]
-    assert set(data) == {"language-bo.yaml"}
-    return str(data["language-bo.yaml"])
+    assert set(data) == {f"{name}.yaml" for name in ALGORITHMS}
+    return str(data[f"{algorithm}.yaml"])
 
 
 def entry(manifests: list[Manifest]) -> dict[str, Any]:
@@ -30,10 +31,30 @@ def entry(manifests: list[Manifest]) -> dict[str, Any]:
     return loaded
 
 
-def test_the_file_for_people_without_helm_is_the_charts_default() -> None:
-    assert yaml.safe_load(FILE.read_text()) == entry(scenario("defaults"))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_file_for_people_without_helm_is_the_charts_default(algorithm: str) -> None:
+    text = (REGISTRATION / f"{algorithm}.yaml").read_text()
     # Comments too: the file is the chart's text below a heading.
-    assert FILE.read_text().endswith("\n" + entry_text(scenario("defaults")).rstrip("\n") + "\n")
+    assert text.endswith("\n" + entry_text(scenario("defaults"), algorithm).rstrip("\n") + "\n")
+    assert f"rankwise register katib/registration/{algorithm}.yaml" in text.partition("algorithmName")[0]
+
+
+def test_the_algorithms_differ_in_their_names_and_in_nothing_else() -> None:
+    first, *others = (yaml.safe_load(entry_text(scenario("everything"), name)) for name in ALGORITHMS)
+    for name, other in zip(ALGORITHMS[1:], others, strict=True):
+        assert other == first | {"algorithmName": name}
+
+
+def test_every_algorithm_that_is_registered_is_a_strategy_and_no_file_is_left_over() -> None:
+    from rankwise.settings import Settings
+    from rankwise.strategies.registry import Resources, strategies
+    from support.encoders import FakeEncoder
+
+    known = strategies(Resources(Settings(Path("unused")), FakeEncoder()))
+    assert set(ALGORITHMS) <= set(known)
+    assert {path.stem for path in REGISTRATION.glob("*.yaml")} == set(ALGORITHMS)
+    # The others have names that Katib's own configuration has taken, as `pbt` would.
+    assert set(known) - set(ALGORITHMS) == {"sobol", "random"}
 
 
 def test_our_list_of_fields_is_katibs() -> None:

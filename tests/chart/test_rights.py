@@ -133,11 +133,11 @@ def test_commands_of_the_hooks() -> None:
         container = one(manifests, "Job", name)["spec"]["template"]["spec"]["containers"][0]
         return [*container["command"], *container["args"]]
 
-    entry, katib = "/etc/rankwise/language-bo.yaml", "--katib-namespace=kubeflow"
+    entries, katib = ["/etc/rankwise/language-bo.yaml", "/etc/rankwise/rankwise-pbt.yaml"], "--katib-namespace=kubeflow"
     labels = [f"--label-namespace={name}" for name in ("rankwise", "team-a", "1234")]
-    assert command("rankwise-register") == ["rankwise", "register", entry, katib, "--force", *labels]
-    assert command("rankwise-unregister") == ["rankwise", "unregister", entry, katib]
-    assert command("rankwise-test") == ["rankwise", "register", entry, "--check", katib]
+    assert command("rankwise-register") == ["rankwise", "register", *entries, katib, "--force", *labels]
+    assert command("rankwise-unregister") == ["rankwise", "unregister", *entries, katib]
+    assert command("rankwise-test") == ["rankwise", "register", *entries, "--check", katib]
     stores = one(manifests, "Job", "rankwise-test")["spec"]["template"]["spec"]["containers"][1:]
     assert [container["command"] for container in stores] == [["rankwise", "check-store"]]
 

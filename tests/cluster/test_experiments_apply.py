@@ -85,7 +85,7 @@ def jobs(search: Search) -> list[Object]:
 
 
 def test_these_files_are_there() -> None:
-    assert [path.stem for path in FILES] == [*GPU[:1], "quickstart", *GPU[1:]]
+    assert [path.stem for path in FILES] == [*GPU[:1], "pbt", "quickstart", *GPU[1:]]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -295,3 +295,79 @@ def test_the_program_searches_with_the_real_minilm_and_ends_with_0(
     assert answers[1]["succeeded"] == 2
     assert answers[1]["details"]["seconds_embed"] > 0
     assert rest[-1]["message"] == "stopped"
+
+
+def test_a_population_goes_on_over_restarts_failures_and_trials_that_katib_does_not_send(
+    known: Mapping[str, Strategy], tmp_path: Path
+) -> None:
+    """Members, generations and parents are the same whether one service answers or each request another."""
+    message = experiment(algorithm="rankwise-pbt", settings={"population": "6", "initial_design": "sobol"})
+
+    def lineage(controller: FakeController) -> list[tuple[str | None, ...]]:
+        labels = ("rankwise.dev/member", "rankwise.dev/generation", "rankwise.dev/parent")
+        return [(one.trial_name, *(one.labels.get(label) for label in labels)) for one in controller.suggested]
+
+    with running(known) as address:
+        validate(address, message)
+        controller = FakeController(address, message)
+        whole = search(controller, rounds=8)
+        assert all("rankwise.dev/fallback" not in one.labels for one in controller.suggested)
+    found = lineage(controller)
+    assert len({(member, generation) for _, member, generation, _ in found}) == 24
+    assert {member for _, member, _, _ in found} == {"0", "1", "2", "3", "4", "5"}
+    conditions = {name: trial.status.condition for name, trial in controller.trials.items()}
+    names = [name for name, *_ in found]
+    unavailable = [name for name, condition in conditions.items() if condition == Status.METRICSUNAVAILABLE]
+    assert unavailable
+    for name, _, generation, parent in found:
+        assert (parent is None) == (generation == "0")
+        if parent is not None:
+            assert names.index(parent) < names.index(str(name))
+            assert conditions[parent] == Status.SUCCEEDED
+            child, elder = (whole[names.index(one)] for one in (str(name), parent))
+            assert (child["lora_rank"], child["variant"]) == (elder["lora_rank"], elder["variant"])
+    assert len(controller.settings["rankwise-notes"]) < 24 * 30
+
+    servers = []
+    restarted = FakeController("", message)
+
+    def restart() -> None:
+        if servers:
+            servers.pop().stop()
+        servers.append(serve("127.0.0.1:0", wire(Settings(cache=tmp_path), FakeEncoder()).strategies))
+        restarted.address = servers[0].address
+
+    restart()
+    search(restarted, rounds=8, between=restart)
+    servers.pop().stop()
+    assert lineage(restarted) == found
+    assert [pairs(one) for one in restarted.suggested] == whole
+
+
+def test_a_discarded_answer_and_one_whose_trials_are_not_there_yet_change_no_lineage(
+    known: Mapping[str, Strategy],
+) -> None:
+    message = experiment(algorithm="rankwise-pbt", settings={"population": "3", "initial_design": "sobol"})
+    with running(known) as address:
+        controller = FakeController(address, message)
+        controller.ask(3)
+        for name in controller.create():
+            controller.finish(name, loss="1.0")
+        discarded = controller.ask(2, conflict=True)
+        stored = controller.ask(2)
+        assert list(discarded.parameter_assignments) == list(stored.parameter_assignments)
+        # Equal values: all go on with the same configuration. The two new trials do not exist yet, and are not taken
+        # for the ended ones of the same configuration.
+        controller.ask(1)
+    members = [
+        (one.labels["rankwise.dev/member"], one.labels["rankwise.dev/generation"]) for one in controller.suggested
+    ]
+    assert members == [("0", "0"), ("1", "0"), ("2", "0"), ("0", "1"), ("1", "1"), ("2", "1")]
+
+
+def test_a_population_is_refused_with_every_mistake(known: Mapping[str, Strategy]) -> None:
+    with running(known) as address:
+        said = refused(address, experiment(algorithm="rankwise-pbt", settings={"perturbed": "lora_rank,variant,lr"}))
+    assert "perturbed: got 'lora_rank'; allowed: no parameter that changes the adapter's shape" in said
+    assert "perturbed: got 'variant'; allowed: no parameter that changes the adapter's shape" in said
+    assert "perturbed: got 'lr'; allowed: parameters of the space" in said

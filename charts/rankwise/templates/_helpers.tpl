@@ -118,9 +118,17 @@ limits:
   memory: 512Mi
 {{- end }}
 
-{{/* What Katib is told: one item of runtime.suggestions in ConfigMap katib-config. */}}
+{{/* What Katib may be asked for. Its own `pbt` keeps its name. */}}
+{{- define "rankwise.algorithms" -}}
+{{- toJson (dict "names" (list "language-bo" "rankwise-pbt")) }}
+{{- end }}
+
+{{/* What Katib is told: one item of runtime.suggestions in ConfigMap katib-config.
+Call: include "rankwise.entry" (list $ "language-bo") */}}
 {{- define "rankwise.entry" -}}
-algorithmName: language-bo
+{{- $algorithm := index . 1 -}}
+{{- with index . 0 -}}
+algorithmName: {{ $algorithm }}
 image: {{ include "rankwise.image" (list . .Values.images.suggestion) | quote }}
 imagePullPolicy: {{ .Values.images.pullPolicy }}
 command: [rankwise, serve-suggestions]
@@ -178,6 +186,7 @@ serviceAccountName: rankwise-suggestion
 volumeMountPath: /var/cache/rankwise
 persistentVolumeClaimSpec:
   {{- include "rankwise.claim" .Values.suggestion.volume | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Mistakes that the schema cannot see. */}}

@@ -1,4 +1,4 @@
-"""``rankwise unregister``: the algorithm out of Katib's configuration."""
+"""``rankwise unregister``: algorithms out of Katib's configuration."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 
 from rankwise.cluster.client import connect
-from rankwise.cluster.register_command import CODES, shared_parser, tell
-from rankwise.cluster.registration import EXPERIMENTS, listed, load_entry, unregister
+from rankwise.cluster.register_command import CODES, load_entries, look_at_all, shared_parser, tell
+from rankwise.cluster.registration import EXPERIMENTS, Change, Entry, listed, unregister
 
 
 def main(argv: Sequence[str]) -> int:
     """Unregister; return the exit code."""
     parser = shared_parser(
         "unregister",
-        "Take an algorithm out of Katib's configuration: the entry with the name and the owner of ENTRY, and no other. "
-        "Where there is none, nothing is done. Refused while Experiments name the algorithm, ended ones included: "
-        "Katib lets none of them be changed or deleted once it is gone.",
+        "Take algorithms out of Katib's configuration: the entry with the name and the owner of each ENTRY, and no "
+        "other. Where there is none, nothing is done. Refused while Experiments name one of the algorithms, ended ones "
+        "included: Katib lets none of them be changed or deleted once it is gone.",
         CODES,
     )
     parser.add_argument(
@@ -25,11 +25,19 @@ def main(argv: Sequence[str]) -> int:
         help="take it out all the same; such Experiments stand still and cannot be deleted until it is there again",
     )
     arguments = parser.parse_args(list(argv))
-    entry = load_entry(arguments.entry)
+    entries = load_entries(arguments.entries)
     namespace = arguments.katib_namespace
     cluster = connect(arguments.kubeconfig, arguments.context)
-    change = unregister(cluster, namespace, entry, force=arguments.force)
-    tell(entry, namespace, change, "taken out")
+    look_at_all(entries, lambda entry: unregister(cluster, namespace, entry, force=arguments.force, dry_run=True))
+    for entry in entries:
+        change = unregister(cluster, namespace, entry, force=arguments.force)
+        tell(entry, namespace, change, "taken out")
+        _warn(entry, change, namespace)
+    return 0
+
+
+def _warn(entry: Entry, change: Change, namespace: str) -> None:
+    """Say what may go wrong now."""
     if change.experiments is None:
         print(
             f"warning: not allowed to list {EXPERIMENTS}, so it could not be checked whether Experiments still name "
@@ -44,4 +52,3 @@ def main(argv: Sequence[str]) -> int:
         )
     for other in change.others:
         print(f"{entry.algorithm} in {namespace}: left alone, since it is not ours ({other})")
-    return 0

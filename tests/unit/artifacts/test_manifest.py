@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankwise.artifacts import Code, Cost, DataSource, Manifest, ModelSource, Outcome, Sample, trial_key
+from rankwise.artifacts import Code, Cost, DataSource, Lineage, Manifest, ModelSource, Outcome, Sample, trial_key
 from rankwise.errors import InvalidInput
 
 DATA = DataSource("package:rankwise/debian-descriptions", "ab" * 32, 3000, 300, 300, 300, 1)
@@ -66,6 +66,7 @@ def test_the_json_has_the_documented_form() -> None:
         "schema_version": 3,
         "kind": "trial",
         "namespace": None,
+        "lineage": None,
         "experiment": "quickstart",
         "trial": "quickstart-1a2b",
         "created": "2026-01-31T12:00:00Z",
@@ -98,7 +99,6 @@ def test_the_json_has_the_documented_form() -> None:
         "history": [{"step": 5, "loss": 3.0}, {"step": 10, "loss": None}],
         "artifacts": {"adapter": "experiments/quickstart/trials/quickstart-1a2b/adapter"},
         "examples": [{"source": "a long text", "target": "short", "prediction": ""}],
-        "lineage": None,
     }
 
 
@@ -214,18 +214,28 @@ def test_a_later_version_may_add_fields_but_no_mistakes() -> None:
 
 def test_the_first_version_had_no_namespace() -> None:
     content = document(schema_version=1)
-    del content["namespace"], content["cost"]["seconds_per_epoch"]
+    del content["namespace"], content["lineage"], content["cost"]["seconds_per_epoch"]
     assert Manifest.from_json(json.dumps(content)).to_json() == WITHOUT_EPOCHS.to_json()
     assert problems_of(content | {"schema_version": 2}) == {"namespace": "this field must be given"}
+    assert problems_of(content | {"schema_version": 3}).keys() == {"namespace", "lineage", "cost.seconds_per_epoch"}
     assert Manifest.from_json(json.dumps(document(namespace="team-a"))).namespace == "team-a"
 
 
 def test_the_second_version_had_no_time_per_epoch() -> None:
     content = document(schema_version=2)
-    del content["cost"]["seconds_per_epoch"]
+    del content["cost"]["seconds_per_epoch"], content["lineage"]
     assert Manifest.from_json(json.dumps(content)).to_json() == WITHOUT_EPOCHS.to_json()
-    assert problems_of(content | {"schema_version": 3}) == {"cost.seconds_per_epoch": "this field must be given"}
+    assert problems_of(content | {"schema_version": 3}).keys() == {"cost.seconds_per_epoch", "lineage"}
     assert problems_of(content | {"cost": [1]}) == {"cost": "an object"}
+
+
+def test_what_a_training_began_with() -> None:
+    content = document(lineage={"parent": "quickstart-0", "steps": 40})
+    manifest = Manifest.from_json(json.dumps(content))
+    assert manifest.lineage == Lineage("quickstart-0", 40)
+    assert json.loads(manifest.to_json()) == content
+    found = problems_of(document(lineage={"parent": "", "steps": -1, "age": 3}))
+    assert found.keys() == {"lineage.parent", "lineage.steps", "lineage.age"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", b"\xff", "[" * 100_000])

@@ -20,6 +20,8 @@ from rankwise.local.document import dump, read_text
 from rankwise.local.experiment import Experiment, load_experiment, parse_experiment, render_trial
 from rankwise.local.trial_template import JOB_FAILURE, JOB_SUCCESS
 from rankwise.local.validate_command import main as validate
+from rankwise.strategies import lineage
+from rankwise.strategies.pbt import PopulationBasedTraining
 from rankwise.train.config import TrainConfig, parse
 from rankwise.train.flags import FLAGS, METRICS
 from support.paper_space import paper_space
@@ -29,6 +31,8 @@ FILES = sorted((KATIB / "experiments").glob("*.yaml"))
 TEMPLATES = KATIB / "trial-templates" / "trial-templates.yaml"
 RUNTIME = KATIB / "trial-templates" / "training-runtime.yaml"
 PLACEHOLDER = re.compile(r"\$\{trialParameters\.(.+?)\}")
+CPU = ("quickstart", "jobCpu", "pbt")
+"""Experiments and templates that ask for no GPU."""
 VERSION = "1.34"
 """Kubernetes whose schemas the manifests are checked with."""
 
@@ -71,7 +75,7 @@ def config(command: list[str], environment: dict[str, str]) -> TrainConfig:
 
 
 def test_these_are_the_experiments() -> None:
-    assert [path.stem for path in FILES] == ["lora-7b", "quickstart", "t5-summarization"]
+    assert [path.stem for path in FILES] == ["lora-7b", "pbt", "quickstart", "t5-summarization"]
     assert list(templates()) == ["jobCpu", "jobGpu", "trainJob"]
 
 
@@ -83,7 +87,7 @@ def test_an_experiment_is_valid(path: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"{path}: valid" in out
     # A machine is told of what it cannot reserve, and the cluster's shell takes no word apart.
     notes = [line for line in out.splitlines() if ": note: " in line]
-    assert len(notes) == (0 if path.stem == "quickstart" else 1)
+    assert len(notes) == (0 if path.stem in CPU else 1)
     assert all("nvidia.com/gpu" in note for note in notes)
 
 
@@ -111,9 +115,10 @@ def test_every_corner_of_a_space_is_a_trial_that_the_trainer_takes(path: Path) -
     experiment = load_experiment(path)
     corners = list(extremes(experiment))
     assert len(corners) == 2 ** len(experiment.space.parameters)
-    # The default configuration is one more trial, run at the end with the final arguments.
-    assert experiment.default_configuration is not None
-    for assignments in [*corners, experiment.default_configuration]:
+    # The default configuration is one more trial, run at the end with the final arguments. What population-based
+    # training finds is no configuration that could be trained again.
+    assert (experiment.default_configuration is None) == (path.stem == "pbt")
+    for assignments in [*corners, *filter(None, [experiment.default_configuration])]:
         trial = render_trial(experiment, f"{experiment.name}-1", assignments)
         # Katib's shell gets the words joined by blanks.
         assert shlex.join(trial.command) == " ".join(trial.command)
@@ -212,7 +217,7 @@ def test_a_pod_is_restricted(name: str, pod: dict[str, Any]) -> None:
         resources = container["resources"]
         assert set(resources["requests"]) == {"cpu", "memory"}
         assert {"cpu", "memory"} <= set(resources["limits"])
-        assert ("nvidia.com/gpu" in resources["limits"]) == (name not in ("quickstart", "jobCpu"))
+        assert ("nvidia.com/gpu" in resources["limits"]) == (name not in CPU)
 
 
 @pytest.mark.parametrize(("name", "job"), jobs())
@@ -264,6 +269,37 @@ def test_a_trial_of_the_t5_study_is_trained_and_measured_as_there() -> None:
     assert (options.task, options.schedule, options.warmup_ratio) == ("seq2seq", "linear", 0.1)
     assert options.early_stop_patience == 5
     assert set(options.reported) == set(METRICS)
+
+
+def test_the_parent_of_a_trial_reaches_the_trainer() -> None:
+    experiment = load_experiment(KATIB / "experiments" / "pbt.yaml")
+    assert experiment.algorithm_name == lineage.ALGORITHM
+    assignments = next(extremes(experiment))
+    first = render_trial(experiment, "pbt-1", assignments)
+    child = render_trial(experiment, "pbt-2", assignments, {lineage.PARENT_LABEL: "pbt-1", "other": "x"})
+    assert config(first.command, first.env).parent is None
+    found = config(child.command, child.env)
+    assert (found.parent, found.keep_state, found.schedule) == ("pbt-1", "final", "constant")
+    # Without a store nothing can be inherited, and the trial says so instead of training from scratch.
+    with pytest.raises(InvalidInput, match="--keep-state: got 'final'; allowed: only together with --store"):
+        parse(first.command[2:], first.env)
+    settings = experiment.algorithm_settings
+    assert experiment.max_trial_count == 5 * int(settings["population"])
+    assert PopulationBasedTraining().validate(experiment.space, experiment.objective, settings) == []
+
+
+def test_a_population_whose_trials_do_not_read_their_parent_is_refused() -> None:
+    text = (KATIB / "experiments" / "pbt.yaml").read_text()
+    head, entry, tail = text.partition("                  - name: RANKWISE_PARENT\n")
+    without = head + tail.partition("rankwise.dev/parent']\n")[2]
+    another = text.replace("metadata.labels['rankwise.dev/parent']", "metadata.labels['rankwise.dev/member']")
+    assert entry
+    for wrong in (without, another):
+        assert wrong != text
+        with pytest.raises(InvalidInput, match=r"a variable of the container trainer that reads the parent"):
+            parse_experiment(wrong)
+    # Nobody else needs it.
+    parse_experiment(without.replace("algorithmName: rankwise-pbt", "algorithmName: sobol"))
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,27 @@ def test_variables_may_use_those_before_them() -> None:
     assert trial.command[-1] == "/data/set"
 
 
+def test_a_label_of_the_suggestion_becomes_the_variable_that_reads_it() -> None:
+    def read(path: str) -> dict[str, Any]:
+        return {"valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+    env = [
+        {"name": "PARENT", **read("metadata.labels['rankwise.dev/parent']")},
+        {"name": "MEMBER", **read("metadata.labels['rankwise.dev/member']")},
+        {"name": "ARGUMENT", "value": "--parent=$(PARENT)"},
+        # These are the engine's to set, or exist on a cluster only.
+        {"name": "EXPERIMENT", **read("metadata.labels['katib.kubeflow.org/experiment']")},
+        {"name": "NAMESPACE", **read("metadata.namespace")},
+        {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+    ]
+    experiment = parse_experiment(changed((f"{C}/1/env", env)))
+    trial = render_trial(experiment, "x", ASSIGNMENTS, {"rankwise.dev/parent": "lora-1", "other": "y"})
+    # A label that is not there is an empty variable, as the kubelet makes it.
+    assert trial.env == {"PARENT": "lora-1", "MEMBER": "", "ARGUMENT": "--parent=lora-1"}
+    assert render_trial(experiment, "x", ASSIGNMENTS).env["PARENT"] == ""
+    assert experiment.container_env == {"ARGUMENT": "--parent=$(PARENT)"}
+
+
 # Texts that JSON leaves as they are, without the characters that placeholders and variables are made of.
 safe = st.text(st.characters(codec="utf-8", exclude_categories=("C",), exclude_characters='"\\$'), max_size=20)
 

@@ -29,7 +29,11 @@ def test_how_a_cluster_runs_it_is_no_news() -> None:
         },
         securityContext={"readOnlyRootFilesystem": True},
         resources={"requests": {"cpu": "1"}, "limits": {"cpu": 1, "memory": "1Gi"}},
-        env=[{"name": "RANKWISE_EXPERIMENT", "valueFrom": {"fieldRef": {}}}, {"name": "A", "value": "1"}],
+        env=[
+            {"name": "RANKWISE_EXPERIMENT", "valueFrom": {"fieldRef": {}}},
+            {"name": "A", "value": "1"},
+            {"name": "P", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['rankwise.dev/parent']"}}},
+        ],
         envFrom=[{"secretRef": {"name": "s", "optional": True}}],
         volumeMounts=[{"name": "models", "mountPath": "/var/cache/rankwise/"}, {"name": "tmp", "mountPath": "/tmp"}],
     )  # fmt: skip

@@ -22,6 +22,8 @@ def test_a_name_is_a_dns_label_of_at_most_63_characters(
     assert DNS_1123.fullmatch(name)
     assert len(name) <= 63
     assert not naming.is_of_other_scope(name, experiment, scope)
+    assert naming.is_of_this_scope(name, experiment, scope)
+    assert not naming.is_of_this_scope(f"{name}x", experiment, scope)
 
 
 def test_a_name_is_a_function_of_its_arguments() -> None:

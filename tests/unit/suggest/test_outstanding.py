@@ -122,3 +122,22 @@ def test_trials_are_matched_by_value_not_by_spelling() -> None:
 def test_another_configuration_is_no_match() -> None:
     _, missing = outstanding.match([entry(0, 8)], [trial(TrialState.SUCCEEDED, 9)], SPACE)
     assert len(missing) == 1
+
+
+def test_a_suggestion_that_named_its_trial_is_not_that_of_an_earlier_one() -> None:
+    """A configuration that is suggested again: the ended trial is the first suggestion's, not the second's."""
+    ended = Trial("ours-0", entry(0).assignments, TrialState.SUCCEEDED, 1.0)
+
+    def match(*trials: Trial) -> tuple[tuple[Outstanding, ...], tuple[Trial, ...]]:
+        named = lambda one: f"ours-{one.index}"  # noqa: E731
+        return outstanding.match([entry(1)], trials, SPACE, named, lambda name: name.startswith("ours-"))
+
+    assert outstanding.match([entry(1)], [ended], SPACE) == ((), ())
+    kept, missing = match(ended)
+    assert kept == (entry(1, old=True),)
+    assert [(trial.name, trial.state) for trial in missing] == [("issued-1", TrialState.PENDING)]
+    own = Trial("ours-1", entry(1).assignments, TrialState.PENDING)
+    assert match(ended, own) == ((entry(1, old=True),), ())
+    assert match(ended, Trial("ours-1", entry(1).assignments, TrialState.FAILED)) == ((), ())
+    # A controller that gives names of its own: the configuration is all that there is.
+    assert match(Trial("theirs", entry(1).assignments, TrialState.SUCCEEDED, 1.0)) == ((), ())

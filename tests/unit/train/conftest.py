@@ -25,6 +25,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    names = ("STORE", "NAMESPACE", "EXPERIMENT", "TRIAL", "THREADS", "TEMPLATE", "LOG_FORMAT")
+    names = ("STORE", "NAMESPACE", "EXPERIMENT", "TRIAL", "PARENT", "THREADS", "TEMPLATE", "LOG_FORMAT")
     for name in (*(f"RANKWISE_{name}" for name in names), "KATIB_TRIAL_NAME"):
         monkeypatch.delenv(name, raising=False)

@@ -31,12 +31,14 @@ def test_every_default() -> None:
         "target_field": "target", "template": None, "validation": 0.1, "test": 0.1, "split_seed": 0, "subset": 1.0,
         "subset_seed": 0, "max_source_tokens": 256, "max_target_tokens": 64, "rank": 8, "alpha": None,
         "alpha_ratio": None, "dropout": 0.0, "target_modules": ("auto",), "variant": "lora", "learning_rate": 2e-4,
-        "schedule": "linear", "warmup_ratio": 0.0, "batch_size": 8, "micro_batch_size": None, "epochs": None,
-        "steps": None, "seed": 0, "weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "auto", "objective": "loss",
+        "schedule": "linear", "warmup_ratio": 0.0, "parent": None, "batch_size": 8,
+        "micro_batch_size": None, "epochs": None, "steps": None, "seed": 0, "weight_decay": 0.0, "max_grad_norm": 1.0,
+        "precision": "auto", "objective": "loss",
         "metrics": (), "evaluate_every": None, "generate_samples": 64, "early_stop_delta": None,
         "early_stop_patience": 5, "evaluate": "none", "store": None, "namespace": None, "experiment": "manual",
         "trial": None,
-        "output": None, "metrics_format": "text", "metrics_file": None, "checkpoint_every": None, "threads": None,
+        "output": None, "metrics_format": "text", "metrics_file": None, "checkpoint_every": None, "keep_state": "none",
+        "threads": None,
         "log_format": None, "device": "auto",
     }  # fmt: skip
 
