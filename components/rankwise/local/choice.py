@@ -1,7 +1,7 @@
-"""What a run has found (:mod:`rankwise.strategies.choice`): the trial whose configuration is trained anew at the end.
+"""Which configuration a run chose (:mod:`rankwise.strategies.choice`): it is trained anew in the end.
 
-Katib's ``currentOptimalTrial`` (:func:`rankwise.local.status.best_trial`) is the best value of the objective. Another
-trial is found where the search keeps bounds, weighs costs or trains with several seeds.
+Katib's status names the best single trial (:mod:`rankwise.local.status`), also where it breaks a bound of the search,
+costs more than it is worth, or was lucky with its seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rankwise.local.experiment import Experiment
 from rankwise.local.records import Condition, TrialRecord
 from rankwise.local.status import trial_value
 from rankwise.space.trial import Trial, TrialState
-from rankwise.strategies.choice import aims_of, leader
+from rankwise.strategies.choice import aims_of, leader, tried
 
 STATES = {
     Condition.CREATED: TrialState.PENDING,
@@ -27,11 +27,20 @@ STATES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What was found: the trial that stands for it, and its objective (the mean, where there are several seeds)."""
+class Choice:
+    """The configuration that a run chose.
+
+    Attributes:
+        trial: its first trial with a value.
+        value: the objective's; the mean over its seeds where it has several.
+        trainings: how many trials are behind the value.
+        standard_error: of the mean; None where no configuration was trained twice, or seeds are not told apart.
+    """
 
     trial: TrialRecord
     value: float
+    trainings: int = 1
+    standard_error: float | None = None
 
 
 def metrics_of(experiment: Experiment, record: TrialRecord) -> dict[str, float]:
@@ -40,22 +49,27 @@ def metrics_of(experiment: Experiment, record: TrialRecord) -> dict[str, float]:
     return {s.name: v for s in record.summaries if (v := s.value(strategies[s.name])) is not None}
 
 
-def found_trial(experiment: Experiment, records: Sequence[TrialRecord]) -> Found | None:
-    """What the search has found up to now; None where it has found nothing.
+def choose(experiment: Experiment, records: Sequence[TrialRecord]) -> Choice | None:
+    """The configuration chosen among the trials so far; None where none is what the search looks for.
 
     Args:
         experiment: whose settings say what is looked for.
         records: its trials in the order of suggestion.
     """
-    trials = [
-        Trial(
-            record.name,
-            record.assignments,
-            STATES[record.condition],
-            trial_value(experiment, record),
-            metrics_of(experiment, record),
-        )
-        for record in records
-    ]
-    best = leader(trials, aims_of(experiment.algorithm_settings, experiment.objective))
-    return None if best is None else Found(records[best.row], best.value)
+    trials = [_told(experiment, record) for record in records]
+    aims = aims_of(experiment.algorithm_settings, experiment.objective)
+    best = leader(trials, aims)
+    if best is None:
+        return None
+    chosen = next(one for one in tried(trials, aims) if one.row == best.row)
+    return Choice(records[best.row], best.value, chosen.trainings, chosen.trial.standard_error)
+
+
+def _told(experiment: Experiment, record: TrialRecord) -> Trial:
+    value = trial_value(experiment, record)
+    state = STATES[record.condition]
+    if value is None and state is TrialState.SUCCEEDED:
+        state = TrialState.UNAVAILABLE
+    if state not in (TrialState.SUCCEEDED, TrialState.EARLY_STOPPED):
+        value = None
+    return Trial(record.name, record.assignments, state, value, metrics_of(experiment, record))

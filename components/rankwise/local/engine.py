@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rankwise.artifacts.store import Store, open_store
 from rankwise.errors import SurroundingsError
-from rankwise.local.choice import found_trial
+from rankwise.local.choice import Choice, choose
 from rankwise.local.client import SuggestionClient
 from rankwise.local.earlier import earlier_searches, notes
 from rankwise.local.early_stopping import check_early_stopping
@@ -56,8 +56,7 @@ class RunResult:
         experiment: the Experiment.
         folder: the run folder, absolute.
         verdict: how the Experiment ended.
-        best: the trial that was found (:mod:`rankwise.local.choice`); None when nothing was.
-        best_value: its value of the objective (the mean, where there are several seeds).
+        choice: the configuration chosen; None when no trial is what the search looks for.
         trials: every trial, in the order of suggestion.
         finals: the final runs.
         facts: all of it for the report.
@@ -66,11 +65,20 @@ class RunResult:
     experiment: Experiment
     folder: Path
     verdict: Verdict
-    best: TrialRecord | None
-    best_value: float | None
+    choice: Choice | None
     trials: tuple[TrialRecord, ...]
     finals: tuple[TrialRecord, ...]
     facts: SearchFacts
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial, or the first one of the best configuration; None when no trial has a value."""
+        return None if self.choice is None else self.choice.trial
+
+    @property
+    def best_value(self) -> float | None:
+        """Its value of the objective, or the mean over its configuration's seeds."""
+        return None if self.choice is None else self.choice.value
 
     @property
     def failed_finals(self) -> tuple[TrialRecord, ...]:
@@ -241,12 +249,12 @@ class _Engine:
             self._output.message(f"{name}: goes on in {folder} with {finished} finished trials of {len(trials)}")
 
     def _run_finals(self, verdict: Verdict) -> None:
-        best = found_trial(self._experiment, self._search.trials)
-        if not verdict.succeeded or best is None:
+        choice = choose(self._experiment, self._search.trials)
+        if not verdict.succeeded or choice is None:
             return
         finals = prepare_finals(
             self._experiment,
-            best.trial,
+            choice.trial,
             self._journal,
             trial_store(self._experiment, self._folder),
             self._folder / TRIALS_FOLDER,
@@ -266,13 +274,11 @@ class _Engine:
 
     def _result(self, verdict: Verdict) -> RunResult:
         trials = self._search.trials
-        best = found_trial(self._experiment, trials)
         return RunResult(
             experiment=self._experiment,
             folder=self._folder,
             verdict=verdict,
-            best=None if best is None else best.trial,
-            best_value=None if best is None else best.value,
+            choice=choose(self._experiment, trials),
             trials=tuple(trials),
             finals=tuple(self._journal.trials(Kind.FINAL)),
             facts=search_facts(self._experiment, self._journal, trial_store(self._experiment, self._folder)),

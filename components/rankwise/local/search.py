@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rankwise.local.choice import Found, found_trial
+from rankwise.local.choice import Choice, choose
 from rankwise.local.client import SuggestionClient
 from rankwise.local.early_stopping import MedianStop
 from rankwise.local.experiment import Experiment
@@ -54,7 +54,7 @@ class Search:
         self._client = client
         self._poll = poll
         self._trials = journal.trials()
-        self._found: tuple[list[TrialRecord], Found | None] = ([], None)
+        self._chosen: tuple[list[TrialRecord], Choice | None] = ([], None)
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -111,15 +111,15 @@ class Search:
         finished = [trial for trial in self._trials if trial.condition.is_finished]
         limit = self._experiment.max_trial_count
         now = time.time()
-        if self._found[0] is not self._trials:
-            self._found = self._trials, found_trial(self._experiment, self._trials)
-        best = self._found[1]
+        if self._chosen[0] is not self._trials:  # asked ten times a second; trials change less often
+            self._chosen = self._trials, choose(self._experiment, self._trials)
+        choice = self._chosen[1]
         return Snapshot(
             metric=self._experiment.objective.metric,
             finished=len(finished),
             total=limit,
             running=self._runner.running,
-            best=None if best is None else (best.trial.name, best.value, best.trial.assignments),
+            best=None if choice is None else (choice.trial.name, choice.value, choice.trial.assignments),
             seconds_left=seconds_left(
                 [trial.seconds for trial in finished if trial.seconds is not None],
                 [

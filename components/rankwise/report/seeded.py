@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rankwise.report import words
 from rankwise.report.facts import SearchFacts
-from rankwise.strategies.choice import tried
+from rankwise.strategies.choice import has_seeds, tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class SeededConfiguration:
 
 def seeded_configurations(facts: SearchFacts) -> tuple[SeededConfiguration, ...]:
     """In the order in which each came first; none where no parameter sets the seed."""
-    aims = facts.aims
-    if not aims.seed_parameter:
+    aims, trials = facts.aims, [trial.as_trial() for trial in facts.trials]
+    if not has_seeds(trials, aims):
         return ()
     return tuple(
         SeededConfiguration(
             tuple(facts.trials[i].name for i in one.rows), one.trainings, one.trial.value, one.trial.standard_error
         )
-        for one in tried([trial.as_trial() for trial in facts.trials], aims)
+        for one in tried(trials, aims)
     )

@@ -51,9 +51,13 @@ def final_rows(facts: SearchFacts, analysis: Analysis) -> list[FinalRow]:
 
 
 def trial_rows(facts: SearchFacts, analysis: Analysis) -> list[FinalRow]:
-    """The same of the trials with the default and the best configuration, on validation; empty without both."""
+    """The same of the trials with the default and the best configuration, on validation; empty where final runs are."""
     runs = trial_runs(facts)
-    return [] if runs is None else _compared_rows(facts, runs, analysis.among_trials)
+    return (
+        []
+        if runs is None or facts.finals.default or facts.finals.best
+        else _compared_rows(facts, runs, analysis.among_trials)
+    )
 
 
 def _compared_rows(facts: SearchFacts, finals: Finals, comparisons: Sequence[Comparison]) -> list[FinalRow]:

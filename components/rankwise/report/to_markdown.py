@@ -140,14 +140,14 @@ def _shortened(text: str) -> str:
 def terminal_table(facts: SearchFacts, budget: Sequence[Constraint] = ()) -> str:
     """The verdict and the tables of final runs, bounds and front as plain text, for the end of ``rankwise run``.
 
-    Of tables that have no rows nothing is said, and of the front only where costs were asked for. Control characters in names are taken out, so that no name can steer
-    the terminal.
+    Of tables that have no rows nothing is said, and of the front only where costs were asked for. Control
+    characters in names are taken out, so that no name can steer the terminal.
     """
     analysis = analyse(facts, budget)
     header, rows = _final_table(facts, analysis)
     # The reading is a sentence: it would make the table too wide, and the verdict above says the main one.
     tables = [([line[:-1] for line in [header, *rows]], 1)] if rows else []
-    if not rows and (among := trial_rows(facts, analysis)):
+    if among := trial_rows(facts, analysis):
         cells = [[row.label, row.default, row.best, row.gain] for row in among]
         tables = [([["among the trials", "default", "best found", "gain"], *cells], 1)]
     if bounds := bound_rows(analysis):

@@ -1,7 +1,8 @@
 """What a search has found, by what it is for: one rule for reports, final runs and pipelines.
 
 1. Seeds: where a parameter only sets the seed, a configuration is what all its trainings say together
-   (:mod:`rankwise.strategies.configurations`), and its first training with a value stands for it.
+   (:mod:`rankwise.strategies.configurations`), its first training with a value stands for it, and its mean counts as
+   far as it is known (:mod:`rankwise.strategies.racing`, "true means").
 2. Bounds: a configuration counts only when it is known to keep all of them. A metric that hardly any trial reports is
    left out (:func:`rankwise.strategies.costs.counted`); where nothing keeps the rest, nothing was found.
 3. A cost weight: the least F = L + λ C. What lacks a cost that counts is not compared.
@@ -13,12 +14,12 @@ whatever it cost.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from rankwise.errors import InvalidInput
 from rankwise.space.trial import Objective, Trial, parse_finite
-from rankwise.strategies.configurations import Assignments, Configuration, configurations, turned, without
+from rankwise.strategies.configurations import Assignments, Configuration, configurations, mean, turned, without
 from rankwise.strategies.costs import References, cost_aware_value, counted, reference_costs, violations
 from rankwise.strategies.goals import Goals, read_goals
 from rankwise.strategies.racing import measure
@@ -82,7 +83,7 @@ class Tried:
 
 def tried(trials: Sequence[Trial], aims: Aims) -> list[Tried]:
     """The configurations of a search in the order in which each came first."""
-    if not aims.seed_parameter:
+    if not has_seeds(trials, aims):
         return [Tried(trial, i, (i,), int(trial.value is not None)) for i, trial in enumerate(trials)]
     objective = aims.goals.objective
     rows = {trial.name: i for i, trial in enumerate(trials)}
@@ -100,6 +101,11 @@ def tried(trials: Sequence[Trial], aims: Aims) -> list[Tried]:
         together = replace(one.as_trial(objective, errors.get(one.trials[0].name)), name=name)
         made.append(Tried(together, rows[name], tuple(rows[t.name] for t in one.trials), len(one.values)))
     return made
+
+
+def has_seeds(trials: Sequence[Trial], aims: Aims) -> bool:
+    """Whether any trial has the seed parameter: another service than ours may take any text for its name."""
+    return bool(aims.seed_parameter) and any(aims.seed_parameter in trial.assignments for trial in trials)
 
 
 def _key(assignments: Assignments) -> Hashable:
@@ -130,13 +136,6 @@ def _keeps(goals: Goals, columns: Sequence[int], trial: Trial) -> bool | None:
     return None if None in known else True
 
 
-def _rank(goals: Goals, references: References, trial: Trial) -> float | None:
-    """What configurations are ranked by, smaller is better: F where the search minimizes it, else the turned value."""
-    if goals.cost_weight > 0:
-        return cost_aware_value(goals, references, trial)
-    return None if trial.value is None else goals.sign * trial.value
-
-
 @dataclass(frozen=True)
 class Leader:
     """The best configuration at some moment.
@@ -144,7 +143,7 @@ class Leader:
     Attributes:
         row: number of the trial that stands for it: its first training with a value.
         value: of the objective, in its own direction; the mean where there are several trainings.
-        rank: what it was chosen by, smaller is better: F, or the turned value.
+        rank: what the search makes small: F, or the turned value; the mean where there are several trainings.
     """
 
     row: int
@@ -152,38 +151,72 @@ class Leader:
     rank: float
 
 
-def leaders(trials: Sequence[Trial], aims: Aims) -> list[Leader | None]:
-    """The best configuration after each trial; None where nothing was found by then.
+class _Ranking:
+    """What is compared of configurations, with references of costs and counting bounds that are those of all trials."""
 
-    References of costs, and which metrics count, are those of all trials.
-    """
-    goals, everything = aims.goals, [one.trial for one in tried(trials, aims)]
-    references, columns = reference_costs(goals, everything), _counting(goals, everything)
-    groups: dict[Hashable, list[int]] = {}
-    standing: dict[Hashable, Leader] = {}
-    best: Leader | None = None
+    def __init__(self, trials: Sequence[Trial], aims: Aims) -> None:
+        self._trials, self._aims, self._goals = trials, aims, aims.goals
+        every = [one.trial for one in tried(trials, aims)]
+        references = reference_costs(self._goals, every)
+        self._columns = _counting(self._goals, every)
+        self._ranks = [_rank(self._goals, references, trial) for trial in trials]
+
+    def alone(self, row: int) -> Leader | None:
+        """A trial as the configuration that it is; None where it has no rank, or is not known to keep the bounds."""
+        trial, rank = self._trials[row], self._ranks[row]
+        if rank is None or trial.value is None or not _keeps(self._goals, self._columns, trial):
+            return None
+        return Leader(row, trial.value, rank)
+
+    def best_of(self, groups: Iterable[Sequence[int]]) -> Leader | None:
+        """The best of configurations with several trainings each, which are given by their rows."""
+        found: list[tuple[Leader, bool]] = []
+        spread: list[list[float]] = []
+        for rows in groups:
+            members = tuple(self._trials[row] for row in rows)
+            together = Configuration(members[0].assignments, members).as_trial(self._goals.objective, None)
+            ranks = [rank for row in rows if (rank := self._ranks[row]) is not None]
+            if together.value is None or not ranks:
+                continue
+            first = next(row for row in rows if self._trials[row].value is not None)
+            keeps = _keeps(self._goals, self._columns, together)
+            found.append((Leader(first, together.value, mean(ranks)), keeps is True))
+            spread.append(ranks)
+        if not any(keeps for _, keeps in found):
+            return None
+        believed = measure(spread).posterior_means.tolist()
+        allowed = [(mu, leader) for mu, (leader, keeps) in zip(believed, found, strict=True) if keeps]
+        return min(allowed, key=lambda item: item[0])[1]
+
+
+def _rank(goals: Goals, references: References, trial: Trial) -> float | None:
+    """What trials are ranked by, smaller is better: F where the search minimizes it, else the turned value."""
+    if goals.cost_weight > 0:
+        return cost_aware_value(goals, references, trial)
+    return None if trial.value is None else goals.sign * trial.value
+
+
+def leaders(trials: Sequence[Trial], aims: Aims) -> list[Leader | None]:
+    """The best configuration after each trial; None where nothing was found by then."""
+    ranking = _Ranking(trials, aims)
     found: list[Leader | None] = []
-    for i, trial in enumerate(trials):
-        rest = without(trial.assignments, aims.seed_parameter)
-        key: Hashable = _key(rest) if aims.seed_parameter else i
-        groups.setdefault(key, []).append(i)
-        together = trial
-        if aims.seed_parameter:
-            members = tuple(trials[j] for j in groups[key])
-            together = Configuration(rest, members).as_trial(goals.objective, None)
-        standing.pop(key, None)
-        rank = _rank(goals, references, together)
-        if rank is not None and together.value is not None and _keeps(goals, columns, together):
-            first = next(j for j in groups[key] if trials[j].value is not None)
-            standing[key] = Leader(first, together.value, rank)
-        if aims.seed_parameter:
-            best = min(standing.values(), key=lambda one: (one.rank, one.row), default=None)
-        elif key in standing and (best is None or standing[key].rank < best.rank):
-            best = standing[key]
+    if has_seeds(trials, aims):
+        groups: dict[Hashable, list[int]] = {}
+        for i, trial in enumerate(trials):
+            groups.setdefault(_key(without(trial.assignments, aims.seed_parameter)), []).append(i)
+            found.append(ranking.best_of(groups.values()))
+        return found
+    best: Leader | None = None
+    for i in range(len(trials)):
+        other = ranking.alone(i)
+        if other is not None and (best is None or other.rank < best.rank):
+            best = other
         found.append(best)
     return found
 
 
 def leader(trials: Sequence[Trial], aims: Aims) -> Leader | None:
     """What the search has found; None where it has found nothing."""
+    if has_seeds(trials, aims):
+        return _Ranking(trials, aims).best_of(one.rows for one in tried(trials, aims))
     return leaders(trials, aims)[-1] if trials else None

@@ -8,8 +8,8 @@ setting ``seed_parameter`` names it, one trial is one training with one seed, an
    configuration has two values, each one has a standard error, those with one training too, since the typical spread of
    one training is known then (:mod:`rankwise.strategies.racing`): a single training must not count as the surer
    measurement because nobody knows its error.
-2. With ``racing`` off every configuration gets all its seeds before the next one begins. With ``racing`` on a further
-   seed goes only to configurations whose being the best is still open, and to the incumbent while there are such.
+2. With ``racing`` off every configuration gets all its seeds before the next one begins. With ``racing`` on the
+   incumbent does, and those whose being the best is still open; all others keep one.
 3. What is left of the request are new configurations from the wrapped strategy, each with the first seed.
 
 A configuration that failed (more of its trainings did than gave a value) gets no further seed while others are left.
@@ -285,8 +285,7 @@ class _Search:
             if self.spread is None:
                 return []
             room = [self.plan.seeds - len(one.trials) for one in self.measured]
-            running = [one.running for one in self.measured]
-            return [self.measured[i] for i in further(self.spread, room, running, count)]
+            return [self.measured[i] for i in further(self.spread, room, count)]
         begun = [one for one in self.known.values() if not one.failed]
         begun.sort(key=lambda one: -len(one.trials))  # what is nearly done is ended first
         return [one for one in begun for _ in range(self.plan.seeds - len(one.trials))][:count]
@@ -366,7 +365,7 @@ class _Batch:
         search = self._search
         ordered: list[Configuration] = []
         if search.spread is not None:
-            order = search.spread.means.argsort(kind="stable").tolist()
+            order = search.spread.posterior_means.argsort(kind="stable").tolist()
             ordered += [search.measured[i] for i in order]
         ordered += [one for one in search.known.values() if not one.values and not one.failed]
         ordered += [one for one in search.known.values() if one.failed]
@@ -411,7 +410,9 @@ def best_configuration(
 ) -> Best | None:
     """The configuration with the best mean over its seeds, not the one with the luckiest training.
 
-    A configuration that failed (see :mod:`rankwise.strategies.configurations`) is none.
+    Means count as far as they are known: that of a single training is drawn towards the median of all, that of three
+    less so (:mod:`rankwise.strategies.racing`, "true means"). A configuration that failed
+    (:mod:`rankwise.strategies.configurations`) is none.
 
     Args:
         trials: of one search; of equal means that which comes first here counts.

@@ -1,75 +1,129 @@
-"""What a run has found, and what is trained anew at its end, where the search is for more than its objective."""
+"""The configuration that a run chooses: by the mean over its seeds where there are several."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 
-from rankwise.local.command import exit_code, print_result
-from support.local_runs import LOSS, FakeSuggestions, experiment, go, listed, status
+from rankwise.local.choice import choose
+from rankwise.local.command import print_result
+from rankwise.local.records import Condition
+from rankwise.strategies.racing import measure
+from support.local_runs import FakeSuggestions, experiment, go, serving, status
 
-ANNOTATIONS = {
-    "rankwise.dev/default-configuration": json.dumps({"x": "8", "kind": "b"}),
-    "rankwise.dev/final-arguments": json.dumps(["--evaluate=test"]),
-}
-OBJECTIVE = {"type": "minimize", "objectiveMetricName": "loss", "additionalMetricNames": ["seconds"]}
-BODY = LOSS + '\nprint(f"seconds={x}")'
-
-
-def file_of(folder: Path, trials: int, **settings: str) -> Path:
-    algorithm: dict[str, Any] = {
-        "algorithmName": "language-bo",
-        "algorithmSettings": [{"name": name, "value": value} for name, value in settings.items()],
-    }
-    return experiment(
-        folder, BODY, annotations=ANNOTATIONS, objective=OBJECTIVE, algorithm=algorithm, maxTrialCount=trials
-    )
+SEEDED = """
+noise = {("1", "0"): -4.0, ("1", "1"): 4.0}.get((flags["x"], flags["seed"]), 0.0)
+if flags["x"] == "7" and flags["seed"] != "0": sys.exit(1)
+loss = (x - 3) ** 2 + noise
+print(f"loss={loss!r}")
+"""
+"""Best at x = 3; the first training of x = 1 is lucky; x = 7 breaks more often than not."""
 
 
-def test_the_final_run_is_that_of_the_best_trial_within_the_bounds(
-    tmp_path: Path, service: FakeSuggestions, endpoint: str
-) -> None:
-    service.answer = listed((1, "a"), (3, "a"), (2, "a"))
-    result = go(file_of(tmp_path, 3, constraints="seconds<=2.5"), tmp_path / "run", endpoint)
-    assert result.best is not None
-    assert (dict(result.best.assignments), result.best_value) == ({"x": "2", "kind": "a"}, 1.0)
-    assert [dict(trial.assignments)["x"] for trial in result.finals] == ["8", "2"]
-    assert result.facts.best is not None
-    assert result.facts.best.name == result.best.name
-    # Katib's own optimum stays the best value of the objective.
-    assert status(tmp_path / "run")["currentOptimalTrial"]["parameterAssignments"][0] == {"name": "x", "value": "3"}
-    assert exit_code(result) == 0
+@pytest.fixture
+def service() -> FakeSuggestions:
+    return FakeSuggestions()
 
 
-def test_costs_decide_where_they_have_a_weight(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:
-    # F = (x − 3)² + 4 x / median: 4 + 2, 0 + 6, 1 + 4 for a median of 2.
-    service.answer = listed((1, "a"), (3, "a"), (2, "a"))
-    result = go(file_of(tmp_path, 3, cost_weight="4"), tmp_path / "run", endpoint)
-    assert result.best is not None
-    assert (result.best.assignments["x"], result.best_value) == ("2", 1.0)
+@pytest.fixture
+def endpoint(service: FakeSuggestions) -> Iterator[str]:
+    with serving(service) as address:
+        yield address
 
 
-def test_where_no_trial_keeps_the_bounds_nothing_is_trained_anew(
+def seeded(folder: Path, count: int, body: str = SEEDED, **settings: str) -> Path:
+    annotations = {"rankwise.dev/final-arguments": json.dumps(["--evaluate=test"])}
+    file = experiment(folder, body, annotations=annotations, maxTrialCount=count)
+    document = yaml.safe_load(file.read_text())
+    spec = document["spec"]
+    spec["parameters"][1] = {"name": "seed", "parameterType": "int", "feasibleSpace": {"min": "0", "max": "2"}}
+    template = spec["trialTemplate"]
+    template["trialParameters"][1] = {"name": "seed", "reference": "seed"}
+    template["trialSpec"]["spec"]["template"]["spec"]["containers"][0]["args"][1] = "--seed=${trialParameters.seed}"
+    told = [{"name": name, "value": value} for name, value in settings.items()]
+    spec["algorithm"] = {"algorithmName": "sobol", "algorithmSettings": told}
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+    return file
+
+
+def points(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"x": x, "seed": seed} for x, seed in pairs]
+
+
+def test_the_best_mean_is_chosen_and_trained_in_the_end(
     tmp_path: Path, service: FakeSuggestions, endpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    service.answer = listed((1, "a"), (3, "a"))
-    result = go(file_of(tmp_path, 2, constraints="seconds<=0.5"), tmp_path / "run", endpoint)
-    assert (result.best, result.best_value, result.finals) == (None, None, ())
-    assert exit_code(result) == 4
+    asked = points(("1", "0"), ("1", "1"), ("2", "0"), ("2", "1"), ("2", "2"), ("6", "0"))
+    service.answer = lambda _request, position: asked[position]
+    result = go(seeded(tmp_path, 6, seed_parameter="seed"), tmp_path / "run", endpoint)
+    # Trainings: 0 and 8 of x = 1, three times 1 of x = 2, 9 of x = 6.
+    assert result.choice is not None
+    assert dict(result.choice.trial.assignments) == {"x": "2", "seed": "0"}
+    assert (result.choice.value, result.choice.trainings) == (1.0, 3)
+    expected = measure([[0.0, 8.0], [1.0, 1.0, 1.0], [9.0]]).standard_errors[1]
+    assert result.choice.standard_error == pytest.approx(expected)
+    assert (result.best, result.best_value) == (result.choice.trial, 1.0)
+    assert [dict(trial.assignments) for trial in result.finals] == [{"x": "2", "seed": "0"}]
+    # Katib's status is Katib's: the best trial.
+    optimal = status(tmp_path / "run")["currentOptimalTrial"]
+    assert optimal["parameterAssignments"] == [{"name": "x", "value": "1"}, {"name": "seed", "value": "0"}]
     print_result(result)
-    assert "no trial with a value is what the search looks for" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"with loss=1 ± {expected:.2g} (mean of 3 seeds): " in shown
 
 
-def test_seeds_are_averaged(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:
-    # Kind b adds 0.5: x of 3 has the best single value, 0, and the mean 0.25; x of 2.75 has the mean 0.0625.
-    service.answer = listed((3, "a"), (3, "b"), (2.75, "a"), (4, "b"))
-    result = go(file_of(tmp_path, 4, seed_parameter="kind"), tmp_path / "run", endpoint)
+def test_a_configuration_that_breaks_more_often_than_not_is_not_chosen(
+    tmp_path: Path, service: FakeSuggestions, endpoint: str
+) -> None:
+    asked = points(("7", "0"), ("7", "1"), ("7", "2"), ("8", "0"))
+    service.answer = lambda _request, position: asked[position]
+    file = seeded(tmp_path, 4, seed_parameter="seed")
+    result = go(file, tmp_path / "run", endpoint)
+    assert [trial.condition for trial in result.trials].count(Condition.FAILED) == 2
     assert result.best is not None
-    assert (result.best.assignments["x"], result.best_value) == ("2.75", 0.0625)
-    service.answer = listed((2.5, "a"), (2.5, "b"), (2.75, "b"), (4, "b"))
-    other = go(file_of(tmp_path / "other", 4, seed_parameter="kind"), tmp_path / "other" / "run", endpoint)
-    assert other.best is not None
-    assert (other.best.assignments["x"], other.best_value) == ("2.5", 0.5)
+    assert result.best.assignments["x"] == "8"
+
+
+@pytest.mark.parametrize("settings", [{}, {"seeds": "2"}, {"seed_parameter": "sed"}])
+def test_without_a_usable_seed_parameter_the_best_trial_is_chosen(
+    tmp_path: Path, service: FakeSuggestions, endpoint: str, settings: dict[str, str]
+) -> None:
+    """The fake service takes any setting, as another service than ours may."""
+    asked = points(("1", "0"), ("1", "1"), ("2", "0"))
+    service.answer = lambda _request, position: asked[position]
+    result = go(seeded(tmp_path, 3, **settings), tmp_path / "run", endpoint)
+    assert result.choice is not None
+    assert dict(result.choice.trial.assignments) == {"x": "1", "seed": "0"}
+    assert (result.choice.value, result.choice.trainings, result.choice.standard_error) == (0.0, 1, None)
+
+
+def test_nothing_is_chosen_where_nothing_has_a_value(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:
+    service.answer = lambda _request, position: {"x": "1", "seed": str(position)}
+    result = go(seeded(tmp_path, 2, "sys.exit(1)", seed_parameter="seed"), tmp_path / "run", endpoint)
+    assert result.choice is None
+    assert choose(result.experiment, result.trials) is None
+    assert (result.best, result.best_value, result.finals) == (None, None, ())
+
+
+def test_our_own_service_races_over_seeds(tmp_path: Path) -> None:
+    """Engine, service and strategy are the real ones."""
+    from rankwise.settings import Settings
+    from rankwise.suggest.server import serve
+    from rankwise.suggest.wiring import wire
+
+    with serve("127.0.0.1:0", wire(Settings(cache=tmp_path / "cache")).strategies) as server:
+        result = go(seeded(tmp_path, 8, seed_parameter="seed"), tmp_path / "run", server.address)
+        off = go(
+            seeded(tmp_path / "off", 6, seed_parameter="seed", racing="off"), tmp_path / "off" / "run", server.address
+        )
+    assert len({tuple(trial.assignments.values()) for trial in result.trials}) == 8
+    configurations = {trial.assignments["x"] for trial in result.trials}
+    assert 8 / 3 < len(configurations) < 8
+    assert result.choice is not None
+    assert result.choice.trainings >= 1
+    assert [trial.assignments["seed"] for trial in off.trials] == ["0", "1", "2"] * 2
+    assert len({trial.assignments["x"] for trial in off.trials}) == 2

@@ -13,6 +13,7 @@ from rankwise.report.seeded import seeded_configurations
 from rankwise.report.to_markdown import terminal_table, to_markdown
 from rankwise.report.to_terminal import trial_table
 from rankwise.space.trial import Goal
+from rankwise.strategies.seeds import best_configuration
 from support.facts import DEFAULT, synthetic_facts
 from support.goal_facts import goal_cases, goal_facts, seeded_facts
 
@@ -175,9 +176,12 @@ def test_the_best_of_several_seeds_is_the_best_mean_not_the_luckiest_training() 
     assert all(len(group.trials) == 3 for group in groups)
     valued = [group for group in groups if group.value is not None]
     best = facts.best
+    theirs = best_configuration([trial.as_trial() for trial in facts.trials], facts.objective, "seed")
     assert best is not None
+    assert theirs is not None
+    assert best.name == theirs.trial.name
     (chosen,) = [group for group in groups if best.name in group.trials]
-    assert chosen.value == min(group.value for group in valued if group.value is not None)
+    assert (chosen.value, chosen.standard_error) == (theirs.value, theirs.standard_error)
     for group in valued:
         rows = [t.value for t in facts.trials if t.name in group.trials and t.value is not None]
         assert group.value == pytest.approx(sum(rows) / 3)
