@@ -32,7 +32,7 @@ class Resources:
 
 def strategies(resources: Resources) -> dict[str, Strategy]:
     """The strategies by ``algorithmName``; each that proposes configurations can train one with several seeds."""
-    proposing = (LanguageBO(resources.encoder_factory), OptunaTPE(), Sobol(), RandomSearch())
+    proposing: tuple[Strategy, ...] = (LanguageBO(resources.encoder_factory), OptunaTPE(), Sobol(), RandomSearch())
     # A member of a population is one training that goes on: further seeds of it would be further populations.
     known: tuple[Strategy, ...] = (*map(OverSeeds, proposing), PopulationBasedTraining())
     return {strategy.name: strategy for strategy in known}
