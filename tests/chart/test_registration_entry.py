@@ -15,7 +15,7 @@ from rankwise.cluster.registration import ENTRY_FIELDS, load_entry
 from rankwise.cluster.registration_document import Document, dump_entry
 
 REGISTRATION = REPOSITORY / "katib" / "registration"
-ALGORITHMS = ("language-bo", "rankwise-pbt")
+ALGORITHMS = ("language-bo", "optuna-tpe", "rankwise-pbt")
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 REGISTERING = [name for name in SCENARIOS if SCENARIOS[name].get("registration", {}).get("enabled", True)]
 

@@ -133,7 +133,8 @@ def test_commands_of_the_hooks() -> None:
         container = one(manifests, "Job", name)["spec"]["template"]["spec"]["containers"][0]
         return [*container["command"], *container["args"]]
 
-    entries, katib = ["/etc/rankwise/language-bo.yaml", "/etc/rankwise/rankwise-pbt.yaml"], "--katib-namespace=kubeflow"
+    entries = [f"/etc/rankwise/{name}.yaml" for name in ("language-bo", "optuna-tpe", "rankwise-pbt")]
+    katib = "--katib-namespace=kubeflow"
     labels = [f"--label-namespace={name}" for name in ("rankwise", "team-a", "1234")]
     assert command("rankwise-register") == ["rankwise", "register", *entries, katib, "--force", *labels]
     assert command("rankwise-unregister") == ["rankwise", "unregister", *entries, katib]

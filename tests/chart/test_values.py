@@ -172,15 +172,14 @@ def test_images_can_come_from_elsewhere() -> None:
 def test_notes_say_what_is_left_to_do() -> None:
     label = "kubectl label namespace {} katib.kubeflow.org/metrics-collector-injection=enabled"
     registered = texts({})["NOTES.txt"]
-    assert "language-bo and rankwise-pbt are registered with Katib in namespace kubeflow" in registered
+    assert "language-bo, optuna-tpe, rankwise-pbt are registered with Katib in namespace kubeflow" in registered
     assert "kubectl label" not in registered
-    assert (
-        "Before `helm uninstall`, delete every Experiment that names language-bo or rankwise-pbt, ended ones too"
-        in registered
-    )
+    named = "one of them (language-bo, optuna-tpe, rankwise-pbt)"
+    assert f"Before `helm uninstall`, delete every Experiment that names {named}, ended ones too" in registered
     alone = texts({"registration": {"enabled": False}, "experimentNamespaces": ["team-a"]})["NOTES.txt"]
     assert "NOT registered" in alone
-    assert "register katib/registration/language-bo.yaml katib/registration/rankwise-pbt.yaml --katib" in alone
+    files = [f"katib/registration/{name}.yaml" for name in ("language-bo", "optuna-tpe", "rankwise-pbt")]
+    assert f"register {' '.join(files)} --katib" in alone
     assert "helm uninstall" not in alone
     assert label.format("rankwise") in alone
     assert label.format("team-a") in alone

@@ -118,9 +118,9 @@ limits:
   memory: 512Mi
 {{- end }}
 
-{{/* What Katib may be asked for. Its own `pbt` keeps its name. */}}
+{{/* What Katib may be asked for. Its own `pbt` and `tpe` keep their names. */}}
 {{- define "rankwise.algorithms" -}}
-{{- toJson (dict "names" (list "language-bo" "rankwise-pbt")) }}
+{{- toJson (dict "names" (list "language-bo" "optuna-tpe" "rankwise-pbt")) }}
 {{- end }}
 
 {{/* What Katib is told: one item of runtime.suggestions in ConfigMap katib-config.
