@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rankwise.report import words
@@ -13,8 +14,8 @@ from rankwise.space.trial import Goal
 
 KEEPS = {True: "kept", False: "violated", None: "not known"}
 """Whether a trial keeps all bounds, in a cell."""
-_NAMED = 6
-"""Trials that are named in a cell."""
+_NAMED = 12
+"""Trials whose numbers stand in a cell."""
 
 
 def is_constrained_or_weighed(analysis: Analysis) -> bool:
@@ -100,13 +101,14 @@ def cost_table(facts: SearchFacts, analysis: Analysis) -> tuple[list[str], list[
 
 
 def bound_rows(analysis: Analysis) -> list[list[str]]:
-    """Bound, in a person's unit, trials that keep it, trials that violate it, whether it binds, price."""
+    """Bound, in a person's unit, trials that keep it, numbers of those that violate it, whether it binds, price."""
+    numbers = {point.trial: point.number for point in analysis.fronts.points}
     return [
         [
             one.text,
             words.amount(one.metric, one.limit),
             f"{one.kept:,}",
-            _violators(one),
+            _violators(one, numbers),
             _binds(one),
             words.number(one.price),
         ]
@@ -117,12 +119,12 @@ def bound_rows(analysis: Analysis) -> list[list[str]]:
 BOUND_HEADER = ["bound", "that is", "kept by", "violated by", "binds", "price μ"]
 
 
-def _violators(bound: Bound) -> str:
+def _violators(bound: Bound, numbers: Mapping[str, int]) -> str:
     if not bound.violated:
         return "none" if bound.counts else "not measured"
     more = len(bound.violated) - _NAMED
-    names = ", ".join(bound.violated[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-    return f"{len(bound.violated):,}: {names}"
+    named = ", ".join(f"#{numbers[name]}" for name in bound.violated[:_NAMED])
+    return f"{len(bound.violated):,}: {named}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def _binds(bound: Bound) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rankwise.report import words
 from rankwise.report.analysis import Analysis, analyse, best_value
@@ -146,16 +146,16 @@ def terminal_table(facts: SearchFacts, budget: Sequence[Constraint] = ()) -> str
     analysis = analyse(facts, budget)
     header, rows = _final_table(facts, analysis)
     # The reading is a sentence: it would make the table too wide, and the verdict above says the main one.
-    tables = [([line[:-1] for line in [header, *rows]], 1)] if rows else []
+    tables = [([line[:-1] for line in [header, *rows]], {0})] if rows else []
     if among := trial_rows(facts, analysis):
         cells = [[row.label, row.default, row.best, row.gain] for row in among]
-        tables = [([["among the trials", "default", "best found", "gain"], *cells], 1)]
+        tables = [([["among the trials", "default", "best found", "gain"], *cells], {0})]
     if bounds := bound_rows(analysis):
-        tables.append(([BOUND_HEADER, *bounds], 0))
+        tables.append(([BOUND_HEADER, *bounds], {0, 3, 4}))
     front = front_table(facts, analysis)
     asked = bool(facts.aims.goals.traded or budget) or is_constrained_or_weighed(analysis)
     if asked and front.rows:
-        tables.append(([front.header, *front.rows[:_FRONT_ROWS]], 2))
+        tables.append(([front.header, *front.rows[:_FRONT_ROWS]], {1, len(front.header) - 1}))
     lines = [words.one_line(analysis.verdict)]
     for table, left in tables:
         lines += ["", *_aligned(table, left)]
@@ -164,12 +164,12 @@ def terminal_table(facts: SearchFacts, budget: Sequence[Constraint] = ()) -> str
     return "\n".join(lines)
 
 
-def _aligned(table: Sequence[Sequence[str]], left: int) -> list[str]:
-    """Lines of a table whose first ``left`` columns (all, for 0) are aligned to the left."""
+def _aligned(table: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Lines of a table; the columns ``left`` are aligned to the left, all others to the right."""
     texts = [[words.shorten(words.one_line(cell), _LONGEST) for cell in row] for row in table]
     widths = [max(words.width(row[column]) for row in texts) for column in range(len(texts[0]))]
     lines = [
-        "  ".join(words.pad(cell, widths[i], right=bool(left) and i >= left) for i, cell in enumerate(row)).rstrip()
+        "  ".join(words.pad(cell, widths[i], right=i not in left) for i, cell in enumerate(row)).rstrip()
         for row in texts
     ]
     lines.insert(1, "  ".join("─" * columns for columns in widths))
