@@ -1,9 +1,9 @@
 """Run the race and write its results.
 
-    cd tests && OMP_NUM_THREADS=1 python -m benchmarks.pbt --seeds 8
+    cd tests && OMP_NUM_THREADS=1 python -m benchmarks.pbt --seeds 6
 
 Needs WordNet in the folder of :mod:`benchmarks.lora_runs.sources` (``python -m benchmarks.lora_runs.sources`` fetches
-it). Each outcome is written when it is there; the same command goes on with what is missing. Eight seeds take about 21
+it). Each outcome is written when it is there; the same command goes on with what is missing. Six seeds take about 15
 minutes of one core.
 """
 
@@ -41,7 +41,7 @@ def read(path: Path) -> list[Outcome]:
 
 
 def write(folder: Path, outcomes: Sequence[Outcome], setting: Setting, seconds: float) -> None:
-    """The outcomes as JSON, and what follows from them as Markdown; ``seconds`` of the processor for these."""
+    """The outcomes as JSON; ``seconds`` of the processor for these."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {
         "task": TASK,
@@ -56,13 +56,20 @@ def write(folder: Path, outcomes: Sequence[Outcome], setting: Setting, seconds: 
     part = folder / "outcomes.json.part"
     part.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     part.replace(folder / "outcomes.json")
-    (folder / "summary.md").write_text(markdown(outcomes, about), encoding="utf-8")
+
+
+def summarize(folder: Path) -> str:
+    """Write what follows from the outcomes in a folder; the text."""
+    document = json.loads((folder / "outcomes.json").read_text(encoding="utf-8"))
+    text = markdown([Outcome(**entry) for entry in document.pop("outcomes")], document)
+    (folder / "summary.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=8, help="searches of each method (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=6, help="searches of each method (%(default)s)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder (%(default)s)")
     parser.add_argument("--sources", type=Path, default=default_folder(), help="folder (%(default)s)")
     arguments = parser.parse_args(argv)
@@ -89,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         outcomes.append(outcome)
         write(arguments.out, outcomes, setting, spent)
         print(f"seed {seed}, {method}: {outcome.loss:.4f} (test {outcome.test_loss:.4f})", file=sys.stderr)
-    print((arguments.out / "summary.md").read_text(encoding="utf-8"))
+    print(summarize(arguments.out))
     return 0
 
 

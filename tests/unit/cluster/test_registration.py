@@ -424,3 +424,49 @@ def test_check_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert main(["check-store", str(blocked / "below")]) == 3
+
+
+def test_two_algorithms_are_registered_and_taken_out_together_or_not_at_all(
+    fake: FakeKubernetes, kubeconfig: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = fake.put_config_map("kubeflow", "katib-config", {KEY: KATIB})
+    files = []
+    for name in ("language-bo", "rankwise-pbt"):
+        files.append(tmp_path / f"{name}.yaml")
+        files[-1].write_text(yaml.safe_dump({**ENTRY, "algorithmName": name}))
+
+    def both(verb: str, *more: str) -> int:
+        return main([verb, *map(str, files), "--kubeconfig", str(kubeconfig), *more])
+
+    assert both("register", "--check") == 1
+    assert not fake.writes
+    assert both("register") == 0
+    assert both("register", "--check") == 0
+    names = [entry["algorithmName"] for entry in yaml.safe_load(text_of(fake, path))["runtime"]["suggestions"]]
+    assert names == ["random", "tpe", "language-bo", "rankwise-pbt"]
+    # The second one is still named: the first one stays as well.
+    experiment = fake.put_experiment("team", "search", "rankwise-pbt")
+    capsys.readouterr()
+    writes = len(fake.writes)
+    assert both("unregister") == 2
+    assert "algorithm rankwise-pbt: got 'named by Experiment team/search'" in capsys.readouterr().err
+    assert len(fake.writes) == writes
+    del fake.objects[experiment]
+    assert both("unregister") == 0
+    assert text_of(fake, path) == KATIB
+    # Somebody else's entry of the second name: the first one is not registered either.
+    theirs = KATIB.replace("algorithmName: tpe ", "algorithmName: rankwise-pbt ")
+    fake.put_config_map("kubeflow", "katib-config", {KEY: theirs})
+    assert both("register") == 2
+    assert text_of(fake, path) == theirs
+
+
+def test_every_mistake_of_all_files_is_told(
+    tmp_path: Path, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = tmp_path / "good.yaml"
+    good.write_text(yaml.safe_dump(ENTRY))
+    assert main(["register", str(good), str(tmp_path / "none.yaml"), str(good), "--kubeconfig", str(kubeconfig)]) == 2
+    said = capsys.readouterr().err
+    assert "none.yaml" in said
+    assert "algorithmName: got 'language-bo'; allowed: an algorithm that no other file names" in said
