@@ -198,11 +198,10 @@ class OverSeeds:
         missing = request.count - seeds
         answer = Suggestions(())
         if missing:
-            trainings = 1 if plan.racing else plan.seeds
-            answer = self._strategy.suggest(replace(search.inner, count=-(-missing // trainings)))
+            answer = self._strategy.suggest(replace(search.inner, count=-(-missing // search.fewest)))
             for assignments in answer.assignments:
-                wanted = trainings - search.trainings(assignments)
-                for _ in range(min(max(wanted, 1), request.count - len(batch.assignments))):
+                wanted = 1 if plan.racing else max(1, search.room(assignments))
+                for _ in range(min(wanted, request.count - len(batch.assignments))):
                     batch.add(assignments)
             # A repeated configuration may have had fewer seeds left than were reckoned with.
             while len(batch.assignments) < request.count:
@@ -250,9 +249,26 @@ class _Search:
         """One identity for all spellings of the seed."""
         return self._seed.canonical(assignments[self.plan.parameter])
 
-    def trainings(self, assignments: Assignments) -> int:
-        """How many trainings a configuration has, ended or not."""
-        return self._used.get(self.plan.space.key(assignments), Counter()).total()
+    @property
+    def fewest(self) -> int:
+        """Trainings at least that a new configuration begins with: one, or all that a pool has of each."""
+        if self.plan.racing:
+            return 1
+        least = None if self._allowed is None else min(len(seeds) for seeds in self._allowed.values())
+        return self.plan.seeds if least is None else min(self.plan.seeds, least)
+
+    def room(self, assignments: Assignments) -> int:
+        """How many further trainings a configuration may have, each with a seed of its own; at least 0."""
+        key = self.plan.space.key(assignments)
+        used = self._used.get(key, Counter())
+        if self._allowed is None:
+            unused = len(self.plan.values) - len(used)
+        else:
+            unused = sum(self._seed.canonical(seed) not in used for seed in self._seeds_of(key))
+        return max(0, min(self.plan.seeds - used.total(), unused))
+
+    def _seeds_of(self, key: Key) -> tuple[str, ...]:
+        return self.plan.values if self._allowed is None else self._allowed.get(key, self.plan.values)
 
     def with_seed(self, assignments: Assignments, seed: str) -> dict[str, str]:
         """A configuration as a point of the whole space, in its order."""
@@ -268,7 +284,7 @@ class _Search:
         """
         key = self.plan.space.key(assignments)
         used = self._used.get(key, Counter())
-        allowed = self.plan.values if self._allowed is None else self._allowed.get(key, self.plan.values)
+        allowed = self._seeds_of(key)
 
         def times(seed: str) -> int:
             identity = self._seed.canonical(seed)
@@ -284,11 +300,11 @@ class _Search:
         if self.plan.racing:
             if self.spread is None:
                 return []
-            room = [self.plan.seeds - len(one.trials) for one in self.measured]
+            room = [self.room(one.assignments) for one in self.measured]
             return [self.measured[i] for i in further(self.spread, room, count)]
         begun = [one for one in self.known.values() if not one.failed]
         begun.sort(key=lambda one: -len(one.trials))  # what is nearly done is ended first
-        return [one for one in begun for _ in range(self.plan.seeds - len(one.trials))][:count]
+        return [one for one in begun for _ in range(self.room(one.assignments))][:count]
 
     def _inner(self, own: int) -> SuggestRequest:
         request, plan = self.request, self.plan
@@ -296,7 +312,8 @@ class _Search:
         if self.spread is not None:
             for one, error in zip(self.measured, self.spread.standard_errors.tolist(), strict=True):
                 # Before anything was repeated there is only what the training itself tells.
-                errors[id(one)] = error if self.spread.repeated else one.trials[0].standard_error
+                told = next(trial.standard_error for trial in one.trials if trial.value is not None)
+                errors[id(one)] = error if self.spread.repeated else told
         most = request.max_trials
         return replace(
             request,

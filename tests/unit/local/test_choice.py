@@ -12,6 +12,7 @@ import yaml
 from rankwise.local.choice import choose
 from rankwise.local.command import print_result
 from rankwise.local.records import Condition
+from rankwise.local.validate_command import main as validate
 from rankwise.strategies.racing import measure
 from support.local_runs import FakeSuggestions, experiment, go, serving, status
 
@@ -127,3 +128,14 @@ def test_our_own_service_races_over_seeds(tmp_path: Path) -> None:
     assert result.choice.trainings >= 1
     assert [trial.assignments["seed"] for trial in off.trials] == ["0", "1", "2"] * 2
     assert len({trial.assignments["x"] for trial in off.trials}) == 2
+
+
+def test_validate_counts_configurations_and_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = seeded(tmp_path, 4, seed_parameter="seed", seeds="2")
+    assert validate([str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "valid; 1 parameters, 33 configurations, each with up to 2 values of seed" in shown
+    wrong = seeded(tmp_path / "wrong", 4, seed_parameter="x", seeds="9")
+    assert validate([str(wrong)]) == 2
+    said = capsys.readouterr().err
+    assert "seed_parameter: got 'x'; allowed: one of the int or discrete parameters seed" in said

@@ -12,6 +12,8 @@ import pytest
 from rankwise.errors import InvalidInput, Problem
 from rankwise.space import Goal, Objective, ParameterText, SearchSpace, Trial, TrialState, parse_space
 from rankwise.strategies.base import Suggestions, SuggestRequest
+from rankwise.strategies.earlier import EarlierTrials
+from rankwise.strategies.language_bo import LanguageBO
 from rankwise.strategies.options import Option, OptionTable
 from rankwise.strategies.racing import measure
 from rankwise.strategies.seeds import (
@@ -23,6 +25,7 @@ from rankwise.strategies.seeds import (
     strategy_settings,
     without_seeds,
 )
+from support.encoders import FakeEncoder
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 SPACE = parse_space(
@@ -221,10 +224,10 @@ def test_one_trial_for_each_configuration_without_the_seed() -> None:
 
 
 def test_before_anything_is_repeated_errors_are_what_the_trainings_tell() -> None:
-    told = replace(training(2, 0, 1.0), standard_error=0.25)
-    inner = without_seeds(
-        SuggestRequest("e", FINITE, LOSS, {"seed_parameter": "seed"}, (told, training(4, 0, 2.0)), 1, 2)
-    )
+    told = replace(training(2, 1, 1.0), standard_error=0.25)
+    failed = training(2, 0, state=TrialState.FAILED)
+    trials = (failed, told, training(4, 0, 2.0))
+    inner = without_seeds(SuggestRequest("e", FINITE, LOSS, {"seed_parameter": "seed"}, trials, 1, 3))
     assert {t.assignments["rank"]: t.standard_error for t in inner.trials} == {"2": 0.25, "4": None}
 
 
@@ -252,6 +255,25 @@ def test_a_pool_is_one_of_configurations() -> None:
     )
     assert pairs(after) == [("4", "3")]
     assert after.repeated == 0
+
+
+@pytest.mark.parametrize("racing", ["on", "off"])
+def test_a_pool_with_few_seeds_is_used_up_before_anything_is_repeated(racing: str) -> None:
+    points = [
+        {"seed": s, "rank": r, "kind": "a"} for r, s in (("4", "3"), ("2", "1"), ("4", "0"), ("8", "2"), ("16", "4"))
+    ]
+    pool = FINITE.at(FINITE.encode(points))
+    strategy = OverSeeds(LanguageBO(FakeEncoder()))
+    settings = {"seed_parameter": "seed", "surrogate": "numeric", "racing": racing}
+    request = SuggestRequest("e", FINITE, LOSS, settings, (), 5, pool=pool)
+    answer = strategy.suggest(request)
+    assert {FINITE.key(point) for point in answer.assignments} == set(pool.keys)
+    assert answer.repeated == 0
+    trials: list[Trial] = []
+    for i in range(5):
+        (point,) = strategy.suggest(replace(request, trials=tuple(trials), count=1, issued=i)).assignments
+        trials.append(Trial(f"t{i}", point, TrialState.SUCCEEDED, float(point["rank"])))
+    assert {FINITE.key(trial.assignments) for trial in trials} == set(pool.keys)
 
 
 def test_what_the_strategy_says_is_passed_on() -> None:
@@ -379,3 +401,20 @@ def test_spellings_of_a_configuration_are_one_with_a_key() -> None:
     assert by_text is not None
     assert by_key is not None
     assert (by_text.trainings, by_key.trainings, by_key.value) == (1, 2, 2.0)
+
+
+def test_earlier_searches_are_passed_on_seeds_and_all() -> None:
+    """An earlier search may have had seeds, too: what is compared are quantities that both spaces have."""
+    points = list(FINITE.enumerate())
+    found = EarlierTrials(
+        "exp-a",
+        Goal.MINIMIZE,
+        tuple(points),
+        tuple(float(point["rank"]) + 0.1 * int(point["seed"]) for point in points),
+    )
+    settings = {"seed_parameter": "seed", "surrogate": "numeric", "prior": "none", "random_state": "1"}
+    request = SuggestRequest("e", FINITE, LOSS, settings, (), 1, earlier=(found,))
+    assert without_seeds(request).earlier == (found,)
+    strategy = OverSeeds(LanguageBO(FakeEncoder()))
+    (point,) = strategy.suggest(request).assignments
+    assert (point["rank"], point["seed"]) == ("2", "0")  # the most plausible one: least in the earlier search
