@@ -161,6 +161,7 @@ def test_many_observed_configurations_are_reduced_to_those_that_may_be_on_the_fr
     assert 0 <= chosen < 150
 
 
+@pytest.mark.slow
 def test_four_metrics() -> None:
     centres = [(0.2, 0.2), (0.8, 0.8), (0.2, 0.8), (0.8, 0.2)]
     front = [output(3 * ((X - centre) ** 2).sum(1) - 1) for centre in centres]
