@@ -112,12 +112,13 @@ def test_the_language_model_reads_configurations_that_keep_the_bounds() -> None:
     # The larger the better, and only the smaller half keeps the bound.
     trials = [replace(t, value=-float(u), metrics={"seconds": float(u)}) for t, u in zip(trials, units, strict=True)]
     large = {"surrogate": "language", "samples": "512", "language_candidates": "32", "fit_steps": "30"}
-    free = ask(trials, 4, **large)
-    kept = ask(trials, 4, **large, constraints="seconds<=0.5")
+    free = ask(trials, **large)
+    kept = ask(trials, **large, constraints="seconds<=0.5")
     assert free.fallback is None
     assert kept.fallback is None
-    assert (MIXED.encode(kept.assignments)[:, 1] < 0.6).all()
-    assert MIXED.encode(free.assignments)[:, 1].max() > 0.6
+    # Without the bound the 16 most promising of 512 lie where nothing keeps it.
+    assert MIXED.encode(kept.assignments)[0, 1] < 0.55
+    assert MIXED.encode(free.assignments)[0, 1] > 0.8
 
 
 # --- whole searches ---------------------------------------------------------------------------------------------------
