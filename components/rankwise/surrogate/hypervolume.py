@@ -42,17 +42,17 @@ from torch import Tensor
 from rankwise.deadline import Deadline
 from rankwise.surrogate.gaussian_process import FittedSurrogate
 
-SAMPLES = 64
-"""Quasi-random draws of the outputs, a power of two as the Sobol sequence wants it."""
+SAMPLES = (64, 32)
+"""Quasi-random draws of the outputs for two metrics, and for more: powers of two, as the Sobol sequence wants them.
+Every draw has a front of its own, and the cells of a front grow with the power of the number of metrics; so the limits
+below, too, are for two metrics and for more."""
 SHORTLIST = 1024
 """Candidates that are scored with qLogNEHVI, at most."""
 LEAST_SHORTLIST = 128
-BASELINE = 48
-"""Observed configurations that may be on the front, at most: every draw has a front of its own over them. For three
-metrics and more :data:`SMALL_BASELINE`, since the cells of a front grow with the power of their number."""
-SMALL_BASELINE = 20
-PENDING = 24
-"""Pending configurations that are counted in, at most."""
+BASELINE = (48, 16)
+"""Observed configurations that may be on the front, at most."""
+PENDING = (24, 8)
+"""Pending configurations and members of the batch that are counted in, at most; of more, the members first."""
 OPTIMISM = 2.0
 """Deviations below the mean of the stand-in's lower confidence bounds."""
 _NUGGET = 1e-6
@@ -133,8 +133,10 @@ class FrontSearch:
     ) -> None:
         self._front, self._bounded = tuple(front), tuple(bounded)
         self._reference, self._seed, self._deadline = reference, seed, deadline
+        self._size = 0 if len(self._front) == 2 else 1  # which of the limits hold
+        self._samples = SAMPLES[self._size]
         self._observed = self._may_be_on_front(observed)
-        self._pending = pending[:PENDING]
+        self._pending = pending
         with torch.no_grad():
             self._model = ModelListGP(*(Twin(output) for output in (*self._front, *self._bounded))).eval()
 
@@ -142,7 +144,7 @@ class FrontSearch:
         """The observed rows with the best lower confidence bounds, in their order.
 
         BoTorch's own pruning draws from torch's global generator: a suggestion has to be a pure function."""
-        limit = BASELINE if len(self._front) == 2 else SMALL_BASELINE
+        limit = BASELINE[self._size]
         if len(observed) <= limit:
             return observed
         hopes = self._optimistic(observed)  # (n, m)
@@ -189,9 +191,10 @@ class FrontSearch:
             if self._deadline.expired:
                 # What is left is answered by the stand-in.
                 return chosen + [int(k) for k in ranked if int(k) not in set(chosen)][: count - i]
-            acquisition = self._acquisition(np.concatenate([self._pending, candidates[chosen]]))
+            counted = np.concatenate([self._pending, candidates[chosen]])[-PENDING[self._size] :]
+            acquisition = self._acquisition(counted)
             cells = int(acquisition.get_buffer("cell_lower_bounds").shape[-2])
-            size = max(LEAST_SHORTLIST, min(SHORTLIST, _WORK // (SAMPLES * cells * len(self._front))))
+            size = max(LEAST_SHORTLIST, min(SHORTLIST, _WORK // (self._samples * cells * len(self._front))))
             short = np.array([k for k in ranked[: size + len(chosen)] if int(k) not in set(chosen)], dtype=np.intp)
             scores = self._scores(acquisition, candidates[short], cells) + log_weight[short]
             chosen.append(int(short[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]))
@@ -207,7 +210,7 @@ class FrontSearch:
                 self._model,
                 torch.tensor(-self._reference),
                 torch.tensor(self._observed),
-                sampler=SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=self._seed),
+                sampler=SobolQMCNormalSampler(torch.Size([self._samples]), seed=self._seed),
                 objective=WeightedMCMultiOutputObjective(
                     weights=-torch.ones(m, dtype=torch.float64), outcomes=list(range(m))
                 ),
@@ -236,7 +239,7 @@ class FrontSearch:
     ) -> NDArray[np.float64]:
         """Scores (k,) of rows X (k, d); −∞ for those that the deadline leaves out."""
         rows = max(len(output.rows) for output in (*self._front, *self._bounded)) + len(acquisition.X_baseline) + 1
-        size = max(1, _ELEMENTS // max(rows**2, SAMPLES * cells * len(self._front)))
+        size = max(1, _ELEMENTS // max(rows**2, self._samples * cells * len(self._front)))
         scores = np.full(len(X), -np.inf)
         with torch.no_grad():
             for i in range(0, len(X), size):

@@ -106,6 +106,21 @@ def test_bounds_of_one_metric_belong_together() -> None:
     assert (seconds.lower, seconds.upper) == (-np.inf, 5.0)
 
 
+def test_the_language_model_reads_configurations_that_keep_the_bounds() -> None:
+    trials = tried(MIXED, 10)
+    units = MIXED.encode([trial.assignments for trial in trials])[:, 1]
+    # The larger the better, and only the smaller half keeps the bound.
+    trials = [replace(t, value=-float(u), metrics={"seconds": float(u)}) for t, u in zip(trials, units, strict=True)]
+    large = {"surrogate": "language", "samples": "512", "language_candidates": "32", "fit_steps": "30"}
+    free = ask(trials, **large)
+    kept = ask(trials, **large, constraints="seconds<=0.5")
+    assert free.fallback is None
+    assert kept.fallback is None
+    # Without the bound the 16 most promising of 512 lie where nothing keeps it.
+    assert MIXED.encode(kept.assignments)[0, 1] < 0.55
+    assert MIXED.encode(free.assignments)[0, 1] > 0.8
+
+
 # --- whole searches ---------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from rankwise.surrogate.observations import read_trials
 from support.encoders import FakeEncoder
 from support.goals import BEST, LOSS, made_up_search, measure, study_space
 
-QUICK = {"samples": "64", "fit_steps": "3", "pareto": "seconds"}
+QUICK = {"samples": "64", "fit_steps": "20", "pareto": "seconds"}
 
 
 def measured(n: int, **constant: float) -> list[Trial]:
@@ -120,6 +120,17 @@ def test_pending_and_failed_trials_are_counted_in() -> None:
     assert 2 < sum(trial.value is None for trial in failing) < 8
     chosen = ask(failing, 5, samples="256").assignments
     assert (MIXED.encode(chosen)[:, 1] < 0.65).all()
+
+
+def test_bounds_are_kept_on_the_front() -> None:
+    trials = measured(10)
+    free, kept = (
+        MIXED.encode(ask(trials, 6, samples="256", **changes).assignments)[:, 1]
+        for changes in ({}, {"constraints": "seconds>=2.72"})
+    )
+    # exp(2 − 2u) ≥ e where u ≤ 0.5.
+    assert (kept < 0.55).all()
+    assert (free > 0.55).any()
 
 
 def test_an_exhausted_space_repeats_the_front_first() -> None:
