@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rankwise.space import Goal, Objective, Trial, TrialState
 from rankwise.strategies.configurations import Configuration, configurations, mean, turned
+from support.spaces import untimed
 
 LOSS = Objective("loss", Goal.MINIMIZE)
 S, E, F, U, P = (
@@ -86,6 +87,7 @@ def test_values_are_turned_for_a_maximum() -> None:
     assert turned(made(S, S), Objective("gain", Goal.MAXIMIZE)) == [-1.0, -2.0]
 
 
+@untimed
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=6))
 def test_means_are_finite_and_between_the_values(values: list[float]) -> None:
     found = mean(values)
