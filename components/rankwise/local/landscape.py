@@ -95,11 +95,12 @@ def _landscape(
     from rankwise.strategies.base import SuggestRequest
     from rankwise.strategies.landscape import landscape
     from rankwise.strategies.language_options import OPTIONS
+    from rankwise.strategies.seeds import strategy_settings
     from rankwise.suggest.wiring import Encoders
 
     surroundings = Settings.from_environment()
     if load is None:
-        embedder = OPTIONS.parse(facts.algorithm.settings).text("embedder")
+        embedder = OPTIONS.parse(strategy_settings(facts.algorithm.settings)).text("embedder")
         if not at_hand(embedder, surroundings.cache):
             raise SurroundingsError(
                 f"the language model {embedder} is not on this machine; `rankwise prepare-model` brings it"

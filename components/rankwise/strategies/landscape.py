@@ -40,6 +40,7 @@ from rankwise.strategies.language_bo import known_variances, model_settings, sou
 from rankwise.strategies.language_options import OPTIONS
 from rankwise.strategies.models import ModelSettings, Question, fit_language, fit_models, search_prompt
 from rankwise.strategies.options import ParsedOptions
+from rankwise.strategies.seeds import without_seeds
 from rankwise.surrogate.acquisition import Member, mixture_mean
 from rankwise.surrogate.gaussian_process import FitError, FittedSurrogate
 from rankwise.surrogate.observations import Observations, read_trials
@@ -149,17 +150,21 @@ def landscape(
         SurroundingsError: the language model cannot be loaded.
         FitError: the model could not be fitted.
     """
+    trials, space = request.trials, request.space
+    request = without_seeds(request)
     options = OPTIONS.parse(request.settings)
     if options.text("surrogate") == "numeric":
         raise NoLandscape("The search modelled the numbers alone, without a language model.")
     observations = read_trials(request.space, request.objective, request.trials)
     if not len(observations.values):
         raise NoLandscape("No trial has a value yet, so that nothing could be fitted.")
-    own = tuple(i for i, trial in enumerate(request.trials) if request.space.contains(trial.assignments))
+    # Trainings of one configuration with several seeds lie on one point.
+    own = tuple(i for i, trial in enumerate(trials) if space.contains(trial.assignments))
     settings = model_settings(request, options, encoders)
     with_token = settings.surrogate == "paper" and settings.paper.token
 
-    tried = request.space.encode([request.trials[i].assignments for i in own])  # (t, D)
+    names = request.space.names
+    tried = request.space.encode([{name: trials[i].assignments[name] for name in names} for i in own])  # (t, D)
     sample = _sample(request, options, settings, few if with_token else most, few)
     m = len(sample)
     points = request.space.at(np.concatenate([sample.units, tried]))  # (m + t, D)

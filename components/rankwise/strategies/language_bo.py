@@ -51,6 +51,7 @@ from rankwise.strategies.knowledge import EarlierSearch, Knowledge, Source, read
 from rankwise.strategies.language_options import INITIAL_POINTS, OPTIONS, PLAUSIBLE_POINTS
 from rankwise.strategies.models import ModelSettings, Question, check_prompt, fit_models, search_prompt
 from rankwise.strategies.options import ParsedOptions
+from rankwise.strategies.seeds import without_seeds
 from rankwise.strategies.sequence import (
     PointSequence,
     RandomSequence,
@@ -74,7 +75,8 @@ class EmbeddingPlan:
     Attributes:
         embedder, pooling: options of the same names.
         prompt: (form of the encoder) -> the prompt.
-        points: the configurations that every request scores; steps around the best ones come later.
+        points: the configurations that every request scores, without a seed parameter; steps around the best ones
+            come later.
     """
 
     embedder: str
@@ -89,6 +91,7 @@ def embedding_plan(request: SuggestRequest) -> EmbeddingPlan:
     Raises:
         InvalidInput: the settings are wrong.
     """
+    request = without_seeds(request)
     options = OPTIONS.parse(request.settings)
     candidates = _candidates(request, options, np.empty((0, request.space.dimension)))
 

@@ -10,6 +10,7 @@ from rankwise.settings import Settings
 from rankwise.strategies.base import Strategy
 from rankwise.strategies.language_bo import LanguageBO
 from rankwise.strategies.random_search import RandomSearch
+from rankwise.strategies.seeds import OverSeeds
 from rankwise.strategies.sobol import Sobol
 
 
@@ -28,6 +29,6 @@ class Resources:
 
 
 def strategies(resources: Resources) -> dict[str, Strategy]:
-    """The strategies by ``algorithmName``."""
+    """The strategies by ``algorithmName``; each can train a configuration with several seeds."""
     known: tuple[Strategy, ...] = (LanguageBO(resources.encoder_factory), Sobol(), RandomSearch())
-    return {strategy.name: strategy for strategy in known}
+    return {strategy.name: OverSeeds(strategy) for strategy in known}

@@ -117,7 +117,7 @@ class EmbedAhead:
             encoder = self._encoders(plan.embedder, plan.pooling)
             prompt = plan.prompt(encoder.form)
             # In the encoder's own order: texts that share most, or are of like length, go together.
-            texts = sorted(set(describe_all(prompt, request.space, plan.points)), key=embedding_order(encoder.form))
+            texts = sorted(set(describe_all(prompt, plan.points.space, plan.points)), key=embedding_order(encoder.form))
             for start in range(0, len(texts), STORED_AT_ONCE):
                 part = texts[start : start + STORED_AT_ONCE]
                 while self._undisturbed() and not self._encode(encoder, part):

@@ -34,6 +34,7 @@ from rankwise.strategies.base import (
     Suggestions,
     SuggestRequest,
 )
+from rankwise.strategies.seeds import own_settings
 from rankwise.suggest import convert, naming, outstanding
 from rankwise.suggest.earlier import SETTING as EARLIER_SETTING
 from rankwise.suggest.earlier import EarlierNotReady, EarlierSearches, Pins, Resolved, dump_pins, load_pins
@@ -377,7 +378,8 @@ class SuggestionService(api_pb2_grpc.SuggestionServicer):
     def _fall_back(self, request: SuggestRequest, reason: str) -> _Answer:
         """The next points of a Sobol sequence that were not tried; in the caller's own thread, since it is quick."""
         try:
-            plain = replace(request, settings={}, deadline=Deadline.never())
+            # What of the settings is not the strategy's own: seeds are no part of a configuration here either.
+            plain = replace(request, settings=own_settings(request.settings), deadline=Deadline.never())
             result = self._strategies[FALLBACK].suggest(plain)
             _check(result.assignments, request)
         except Exception:
