@@ -66,11 +66,26 @@ class Subject:
         make: builds the strategy anew, as a restarted process would.
         settings: quick ``algorithmSettings``.
         learns: whether results change its suggestions.
+        metrics: further metrics that its trials report.
     """
 
     make: Callable[[], Strategy]
     settings: Mapping[str, str] = field(default_factory=dict)
     learns: bool = True
+    metrics: tuple[str, ...] = ()
+
+    def aim(self, objective: Objective) -> Objective:
+        """The objective, with the further metrics."""
+        return replace(objective, additional_metrics=self.metrics)
+
+    def measured(self, space: SearchSpace, trials: Sequence[Trial]) -> tuple[Trial, ...]:
+        """The trials; those of the space that have a value report the further metrics, too: costs, greater than 0."""
+        return tuple(
+            replace(trial, metrics={name: cost_of(space, trial, i) for i, name in enumerate(self.metrics)})
+            if self.metrics and trial.value is not None and space.contains(trial.assignments)
+            else trial
+            for trial in trials
+        )
 
     def ask(
         self,
@@ -86,9 +101,9 @@ class Subject:
         request = SuggestRequest(
             experiment=experiment,
             space=space,
-            objective=objective,
+            objective=self.aim(objective),
             settings={**self.settings, **settings},
-            trials=tuple(trials),
+            trials=self.measured(space, trials),
             count=count,
             issued=len(trials) if issued is None else issued,
         )
@@ -99,6 +114,12 @@ def value_of(space: SearchSpace, assignments: Mapping[str, str]) -> float:
     """A smooth loss with its least value in the middle of the first parameter."""
     units = space.encode([assignments])[0]
     return float(((units - 0.4) ** 2).sum() + 0.1 * units[0])
+
+
+def cost_of(space: SearchSpace, trial: Trial, i: int) -> float:
+    """A cost that grows with the parameters, each time with another one the most."""
+    units = space.encode([trial.assignments])[0]
+    return 1.0 + float(units.sum()) + float(units[i % len(units)])
 
 
 def tried(space: SearchSpace, n: int, seed: int = 3) -> list[Trial]:
@@ -294,7 +315,15 @@ class StrategyContract:
     def test_late_requests_are_answered(self, subject: Subject) -> None:
         trials = in_every_state(MIXED)
         request = SuggestRequest(
-            "an-experiment", MIXED, LOSS, subject.settings, tuple(trials), 3, len(trials), None, Deadline(0.0)
+            "an-experiment",
+            MIXED,
+            subject.aim(LOSS),
+            subject.settings,
+            subject.measured(MIXED, trials),
+            3,
+            len(trials),
+            None,
+            Deadline(0.0),
         )
         check(MIXED, subject.make().suggest(request), trials, 3)
 

@@ -18,6 +18,9 @@ from rankwise.strategies.registry import Resources, strategies
 from support.encoders import FakeEncoder
 
 QUICK = {"samples": "64", "candidates": "500", "fit_steps": "3", "projection_dim": "16"}
+NUMERIC = {**QUICK, "surrogate": "numeric"}
+METRICS = ("seconds", "peak_memory_bytes")
+"""What the trials of searches with further goals report; their costs lie between 1 and 1 + twice the dimension."""
 SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "sobol": ("sobol", {}, False),
     "random": ("random", {}, False),
@@ -26,7 +29,20 @@ SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "language-bo, mixture": ("language-bo", QUICK, True),
     "language-bo, paper": ("language-bo", {**QUICK, "surrogate": "paper", "paper_steps": "3"}, True),
     "language-bo, ucb": ("language-bo", {**QUICK, "surrogate": "numeric", "acquisition": "ucb"}, True),
+    "language-bo, cost-aware": ("language-bo", {**NUMERIC, "cost_weight": "0.3", "cost_memory": "2"}, True),
+    "language-bo, constraints": (
+        "language-bo",
+        {**NUMERIC, "constraints": "seconds<=2.5, peak_memory_bytes>=1.2"},
+        True,
+    ),
+    "language-bo, lagrangian": (
+        "language-bo",
+        {**NUMERIC, "constraints": "seconds<=2.5", "constraint_method": "lagrangian"},
+        True,
+    ),
+    "language-bo, pareto": ("language-bo", {**NUMERIC, "pareto": "seconds", "constraints": "seconds<=3"}, True),
 }
+GOALS = ("cost-aware", "constraints", "lagrangian", "pareto")
 
 
 def registered() -> dict[str, Strategy]:
@@ -36,7 +52,8 @@ def registered() -> dict[str, Strategy]:
 
 def subject_of(name: str) -> Subject:
     algorithm, settings, learns = SUBJECTS[name]
-    return Subject(lambda: registered()[algorithm], settings, learns)
+    metrics = METRICS if name.endswith(GOALS) else ()
+    return Subject(lambda: registered()[algorithm], settings, learns, metrics)
 
 
 @pytest.fixture(params=SUBJECTS)

@@ -55,7 +55,7 @@ def with_landscape(
     settings = facts.algorithm.settings
     if facts.algorithm.name != ALGORITHM:
         return facts
-    if settings.get("surrogate", "").strip() == "numeric":
+    if settings.get("surrogate", "").strip() == "numeric" or settings.get("pareto", "").strip():
         return _without(facts, "The search modelled the numbers alone, so that there is no embedding space to show.")
     if all(trial.value is None for trial in facts.trials):
         return _without(facts, "No trial has a value yet, so that there is no fitted embedding space to show.")

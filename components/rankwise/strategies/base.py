@@ -31,10 +31,10 @@ RANDOM_STATE = Option(
 )
 
 
-FALLBACK_REASONS = ("vectors", "model", "fit", "time", "earlier", "strategy")
+FALLBACK_REASONS = ("vectors", "model", "fit", "time", "earlier", "goals", "strategy")
 """Why a strategy answered with another method than the chosen one: the vectors are not ready; the language model
 cannot be loaded or failed; the surrogate cannot be fitted; its fit was ended by the deadline; an earlier search that
-the settings name cannot be used; anything else."""
+the settings name cannot be used; the trials do not report a metric that the goals name; anything else."""
 
 
 class NotReady(RankwiseError):

@@ -9,7 +9,7 @@ plausibility, so that in the end every configuration has its turn. Where nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +87,28 @@ class PoolSequence(PointSequence):
     def first(self, n: int) -> list[tuple[Key, dict[str, str]]]:
         points = self.stream(n)
         return list(zip(points.keys, points, strict=True))
+
+
+class LedSequence(PointSequence):
+    """A given configuration first, then another sequence without it.
+
+    Args:
+        point: of the sequence's space; its texts stay as they are.
+        then: what follows.
+    """
+
+    def __init__(self, point: Mapping[str, str], then: PointSequence) -> None:
+        super().__init__(then.space, then.seed)
+        self._point = dict(point)
+        self._then = then
+
+    def stream(self, n: int) -> Candidates:
+        return self._then.stream(n)
+
+    def first(self, n: int) -> list[tuple[Key, dict[str, str]]]:
+        key = self.space.key(self._point)
+        rest = [(other, point) for other, point in self._then.first(n) if other != key]
+        return [(key, dict(self._point)), *rest][:n]
 
 
 def _plausible_order(knowledge: Knowledge, points: Candidates, seed: int) -> NDArray[np.int64]:

@@ -48,7 +48,8 @@ class DualPath:
     @property
     def prices(self) -> NDArray[np.float64]:
         """μ (j,) of the best bound."""
-        return self.mu[self.best]
+        prices: NDArray[np.float64] = self.mu[self.best]
+        return prices
 
 
 def dual_ascent(values: NDArray[np.float64], violations: NDArray[np.float64], steps: int = STEPS) -> DualPath:

@@ -37,7 +37,7 @@ from rankwise.strategies.candidates import CandidateSet
 from rankwise.strategies.features import Features
 from rankwise.strategies.knowledge import Knowledge
 from rankwise.strategies.language_bo import known_variances, model_settings, sources_of, standardized
-from rankwise.strategies.language_options import OPTIONS
+from rankwise.strategies.language_options import OPTIONS, reads_language
 from rankwise.strategies.models import ModelSettings, Question, fit_language, fit_models, search_prompt
 from rankwise.strategies.options import ParsedOptions
 from rankwise.strategies.seeds import without_seeds
@@ -153,7 +153,7 @@ def landscape(
     trials, space = request.trials, request.space
     request = without_seeds(request)
     options = OPTIONS.parse(request.settings)
-    if options.text("surrogate") == "numeric":
+    if not reads_language(options):
         raise NoLandscape("The search modelled the numbers alone, without a language model.")
     observations = read_trials(request.space, request.objective, request.trials)
     if not len(observations.values):

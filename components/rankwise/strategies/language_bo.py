@@ -8,7 +8,10 @@ A request is answered in this order:
 2. Models of the objective are fitted to all ended trials (:mod:`rankwise.strategies.models`) and every untried
    candidate is scored; failures, pending trials and the batch's own members are counted in
    (:mod:`rankwise.surrogate.acquisition`).
-3. Where a finite space has no untried configuration left, tried ones are repeated, best posterior mean first, those
+3. Further goals (:mod:`rankwise.strategies.goals`) change what the models are fitted to and what the acquisition counts
+   in (:mod:`rankwise.strategies.constrained`); ``pareto`` replaces both (:mod:`rankwise.strategies.multi_objective`).
+   A default configuration comes before the initial design.
+4. Where a finite space has no untried configuration left, tried ones are repeated, best posterior mean first, those
    that are running last: repeats tell how noisy the objective is. They are counted in ``repeated``.
 
 Whatever fails on the way is replaced by something simpler: the language model by the numbers, the models by
@@ -26,7 +29,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,11 +48,14 @@ from rankwise.strategies.base import (
     seed_of,
 )
 from rankwise.strategies.candidates import CandidateSet, Key, candidate_set
-from rankwise.strategies.design import PlausibleSequence, PoolSequence
+from rankwise.strategies.constrained import aim_at, fit_bounds, order_of, unreported
+from rankwise.strategies.design import LedSequence, PlausibleSequence, PoolSequence
 from rankwise.strategies.features import Features
+from rankwise.strategies.goals import Goals, read_goals
 from rankwise.strategies.knowledge import EarlierSearch, Knowledge, Source, read_belief, rules_of
 from rankwise.strategies.language_options import INITIAL_POINTS, OPTIONS, PLAUSIBLE_POINTS
 from rankwise.strategies.models import ModelSettings, Question, check_prompt, fit_models, search_prompt
+from rankwise.strategies.multi_objective import choose_for_front, fit_front
 from rankwise.strategies.options import ParsedOptions
 from rankwise.strategies.seeds import without_seeds
 from rankwise.strategies.sequence import (
@@ -59,7 +65,7 @@ from rankwise.strategies.sequence import (
     continue_sequence,
     repeat_least_tried,
 )
-from rankwise.surrogate.acquisition import AcquisitionKind, Member, mixture_mean, select
+from rankwise.surrogate.acquisition import AcquisitionKind, mixture_mean, select
 from rankwise.surrogate.deep_kernel import DeepKernelSettings
 from rankwise.surrogate.failure import FailureModel
 from rankwise.surrogate.observations import Observations, outcome_variances, outcomes, plain_outcomes, read_trials
@@ -110,6 +116,53 @@ class _Picks:
     fallback: str | None = None
     reason: str = "strategy"
 
+    def without(self, metrics: Collection[str]) -> _Picks:
+        """The same, with what is to be said of goals whose metrics the trials do not report."""
+        if not metrics:
+            return self
+        said = f"the goals count without {', '.join(metrics)}: too few trials report it"
+        if self.fallback is not None:
+            return replace(self, fallback=f"{self.fallback}; {said}")
+        return replace(self, fallback=said, reason="goals")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the models are asked for: ``count`` configurations beside those in ``chosen``, none of ``tried``."""
+
+    request: SuggestRequest
+    options: ParsedOptions
+    goals: Goals
+    sources: Sequence[Source]
+    observations: Observations
+    chosen: Sequence[dict[str, str]]
+    tried: Mapping[Key, int]
+    count: int
+    details: dict[str, float]
+
+    @property
+    def pending(self) -> list[dict[str, str]]:
+        return [*self.observations.pending, *self.chosen]
+
+
+@dataclass(frozen=True)
+class _View:
+    """Where they are looked for.
+
+    Attributes:
+        observations: as the goals value them (n).
+        order: of how good they are, smaller is better.  # (n,)
+        candidates: all points.
+        untried: numbers of those that may be chosen (m,).
+        features: what processes on the numbers see.
+    """
+
+    observations: Observations
+    order: NDArray[np.float64]
+    candidates: CandidateSet
+    untried: NDArray[np.intp]
+    features: Features
+
 
 class LanguageBO:
     """Bayesian optimization over language vectors and numbers.
@@ -124,9 +177,13 @@ class LanguageBO:
     def __init__(self, encoders: Callable[[str, str], TextEncoder]) -> None:
         self._encoders = encoders
 
-    def validate(self, space: SearchSpace, objective: Objective, settings: Mapping[str, str]) -> list[Problem]:  # noqa: ARG002
+    def validate(self, space: SearchSpace, objective: Objective, settings: Mapping[str, str]) -> list[Problem]:
         """See :class:`rankwise.strategies.base.Strategy`."""
         problems = mistakes(self.options, settings)
+        try:
+            read_goals(settings, objective, space, SETTINGS_PATH)
+        except InvalidInput as error:
+            problems.extend(problem for problem in error.problems if problem not in problems)
         try:
             check_prompt(settings.get("prompt", "").strip(), space)
         except InvalidInput as error:
@@ -145,6 +202,7 @@ class LanguageBO:
             NotReady: the request may be postponed, and the vectors are not there yet.
         """
         options = self.options.parse(request.settings)
+        goals = read_goals(request.settings, request.objective, request.space, SETTINGS_PATH)
         observations = read_trials(request.space, request.objective, request.trials)
         details: dict[str, float] = {
             "observations": float(len(observations.values)),
@@ -153,7 +211,7 @@ class LanguageBO:
             "ignored": float(observations.ignored),
         }
         sources = sources_of(request, options)
-        sequence = _initial_design(request, options, sources)
+        sequence = _initial_design(request, options, sources, goals)
         position = max(request.issued, observations.count)
         ended = len(observations.values) + len(observations.failed)
         designed = request.count if not ended else max(0, _initial_points(request, options, sources) - position)
@@ -167,7 +225,8 @@ class LanguageBO:
         if not missing:
             return Suggestions(tuple(chosen), details=details)
         try:
-            picks = self._modelled(request, options, sources, observations, chosen, tried, missing, details)
+            asked = _Asked(request, options, goals, sources, observations, chosen, tried, missing, details)
+            picks = self._modelled(asked)
         except (InvalidInput, NotReady):
             raise
         except Exception as error:
@@ -183,64 +242,118 @@ class LanguageBO:
             picks = _Picks(points, repeats, said, "fit")
         return Suggestions(tuple(chosen + picks.assignments), picks.fallback, picks.repeated, details, picks.reason)
 
-    def _modelled(
-        self,
-        request: SuggestRequest,
-        options: ParsedOptions,
-        sources: Sequence[Source],
-        observations: Observations,
-        chosen: Sequence[dict[str, str]],
-        tried: dict[Key, int],
-        count: int,
-        details: dict[str, float],
-    ) -> _Picks:
-        """Choose ``count`` configurations with the models; ``chosen`` are in the same batch already."""
-        space = request.space
-        values = observations.values  # (n,)
-        y = standardized(options, values)
+    def _modelled(self, asked: _Asked) -> _Picks:
+        """Choose ``asked.count`` configurations with the models."""
+        request, options, space = asked.request, asked.options, asked.request.space
+        aim = aim_at(asked.goals, asked.observations)
+        asked.details.update(aim.details)
+        order = order_of(asked.goals, aim.observations)
+        centres = _best_positions(space.encode(aim.observations.measured), order)
+        candidates = _candidates(request, options, centres)
+        untried = candidates.untried(asked.tried.keys())
+        asked.details["candidates"] = float(len(untried))
+        covering = candidates.points.take(np.arange(candidates.covering))
+        features = Features(covering, Knowledge(asked.sources, covering))
+        view = _View(aim.observations, order, candidates, untried, features)
+        picks = _for_front(asked, view) if asked.goals.traded else None
+        if picks is None:
+            picks = self._for_objective(asked, view)
+        return picks.without(dict.fromkeys([*aim.left_out, *unreported(asked.goals, asked.observations)]))
+
+    def _for_objective(self, asked: _Asked, view: _View) -> _Picks:
+        """Choose configurations that are expected to be better than the best one."""
+        request, options, space, observations = asked.request, asked.options, asked.request.space, view.observations
+        candidates, features, count = view.candidates, view.features, asked.count
+        y = standardized(options, observations.values)
         known = known_variances(options, observations)
-        measured = space.encode(observations.measured)  # (n, D)
-        candidates = _candidates(request, options, _best_positions(measured, values))
-        untried = candidates.untried(tried.keys())
-        details["candidates"] = float(len(untried))
         settings = model_settings(request, options, self._encoders)
         waits = settings.reads(len(candidates.points)) <= options.integer("wait_for_vectors")
         settings = replace(settings, postpone=request.postpone and waits)
-        pending = [*observations.pending, *chosen]
-        covering = candidates.points.take(np.arange(candidates.covering))
-        features = Features(covering, Knowledge(sources, covering))
         fitted = fit_models(
             settings,
-            Question(space, candidates, features, untried, observations, y, known, pending, request.deadline, count),
+            Question(
+                space,
+                candidates,
+                features,
+                view.untried,
+                observations,
+                y,
+                known,
+                asked.pending,
+                request.deadline,
+                count,
+            ),
         )
-        details.update(fitted.details)
+        asked.details.update(fitted.details)
+        steps = options.integer("fit_steps")
+        bounded = fit_bounds(asked.goals, asked.observations, observations, space, features, steps, request.deadline)
         fallback, reason = fitted.fallback, fitted.reason
         if fallback is None and request.deadline.expired:
             fallback, reason = "the fit of the models was ended by the deadline", "time"
         began = time.monotonic()
         fresh: list[dict[str, str]] = []
-        if len(untried):
-            failure = FailureModel(
-                features.numbers(space.at(measured)),
-                features.numbers(space.at(space.encode(observations.failed))),
-                options.integer("fit_steps"),
-                request.deadline,
-            )
+        if len(view.untried):
+            scored = candidates.points.take(fitted.chosen)
+            pending = space.at(space.encode(asked.pending))
             picked = select(
                 fitted.members,
                 min(count, len(fitted.chosen)),
                 kind=AcquisitionKind(options.text("acquisition")),
                 beta=options.number("ucb_beta"),
-                log_success=failure.log_success(features.numbers(candidates.points.take(fitted.chosen))),
+                log_success=_failure(asked, view).log_success(features.numbers(scored)),
+                feasible=None if bounded is None else bounded.feasible(features, scored, pending),
                 seed=seed_of(request, options, f"fantasies {request.issued}") % 2**31,
             )
-            fresh = list(candidates.points.take(fitted.chosen[picked]))
-        details["seconds_acquisition"] = time.monotonic() - began
+            fresh = list(scored.take(picked))
+        asked.details["seconds_acquisition"] = time.monotonic() - began
         repeats = count - len(fresh)
         if not repeats:
             return _Picks(fresh, 0, fallback, reason)
-        again = _repeats(candidates.points, fitted.members, observations, [*chosen, *fresh], repeats)
+        mean = mixture_mean(fitted.members, [member.observed for member in fitted.members])  # (n,)
+        if bounded is not None:
+            # What breaks a bound is repeated after all that keeps them.
+            mean = np.where(bounded.observed, mean, mean + np.ptp(mean) + 1.0)
+        again = _repeats(candidates.points, mean, observations, [*asked.chosen, *fresh], repeats)
         return _Picks([*fresh, *again], repeats, fallback, reason)
+
+
+def _for_front(asked: _Asked, view: _View) -> _Picks | None:
+    """Choose configurations that are expected to enlarge the front; None where there is none yet."""
+    request, options, space, deadline = asked.request, asked.options, asked.request.space, asked.request.deadline
+    began = time.monotonic()
+    steps = options.integer("fit_steps")
+    front = fit_front(asked.goals, view.observations, space, view.features, steps, deadline)
+    if front is None:
+        return None
+    asked.details["seconds_front_models"] = time.monotonic() - began
+    began = time.monotonic()
+    points = view.candidates.points.take(view.untried)
+    fresh: list[dict[str, str]] = []
+    if len(points):
+        log_success = _failure(asked, view).log_success(view.features.numbers(points))
+        seed = seed_of(request, options, f"front {request.issued}") % 2**31
+        count = min(asked.count, len(points))
+        picked = choose_for_front(
+            front, space, view.features, points, view.observations, asked.pending, count, log_success, seed, deadline
+        )
+        fresh = list(points.take(picked))
+    asked.details["seconds_acquisition"] = time.monotonic() - began
+    late = deadline.expired
+    fallback, reason = ("the front was scored in part: the deadline came", "time") if late else (None, "strategy")
+    repeats = asked.count - len(fresh)
+    batch = [*asked.chosen, *fresh]
+    again = _repeats(view.candidates.points, view.order, view.observations, batch, repeats) if repeats else []
+    return _Picks([*fresh, *again], repeats, fallback, reason)
+
+
+def _failure(asked: _Asked, view: _View) -> FailureModel:
+    space, features, observations = asked.request.space, view.features, asked.observations
+    return FailureModel(
+        features.numbers(space.at(space.encode(observations.measured))),
+        features.numbers(space.at(space.encode(observations.failed))),
+        asked.options.integer("fit_steps"),
+        asked.request.deadline,
+    )
 
 
 def standardized(options: ParsedOptions, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -309,7 +422,18 @@ def sources_of(request: SuggestRequest, options: ParsedOptions) -> list[Source]:
     return [*rules_of(options.text("prior"), belief, width), *(EarlierSearch(found) for found in request.earlier)]
 
 
-def _initial_design(request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source]) -> PointSequence:
+def _initial_design(
+    request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source], goals: Goals
+) -> PointSequence:
+    design = _design(request, options, sources)
+    default = goals.default
+    if default is None:
+        return design
+    key = request.space.key(default)
+    return LedSequence(default, design) if request.pool is None or key in request.pool.keys else design
+
+
+def _design(request: SuggestRequest, options: ParsedOptions, sources: Sequence[Source]) -> PointSequence:
     seed = seed_of(request, options, "initial design")
     design = options.text("initial_design")
     if request.pool is not None:
@@ -328,43 +452,42 @@ def _initial_points(request: SuggestRequest, options: ParsedOptions, sources: Se
     return points if request.max_trials is None else min(points, max(2, request.max_trials // 3))
 
 
-def _best_positions(measured: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _best_positions(measured: NDArray[np.float64], order: NDArray[np.float64]) -> NDArray[np.float64]:
     """Different measured positions (c, D), best first."""
-    ordered = measured[np.argsort(values, kind="stable")]
+    ordered = measured[np.argsort(order, kind="stable")]
     _, first = np.unique(ordered, axis=0, return_index=True)
     return ordered[np.sort(first)]
 
 
 def _repeats(
     points: Candidates,
-    members: Sequence[Member],
+    mean: NDArray[np.float64],
     observations: Observations,
     batch: Sequence[dict[str, str]],
     count: int,
 ) -> list[dict[str, str]]:
-    """``count`` configurations of an exhausted space.
+    """``count`` configurations of an exhausted space; ``mean`` (n,) says how good the observed ones are.
 
     Those that never gave a value come last, then those that are running or in this batch most often; among the others
-    the best posterior mean comes first.
+    the best one comes first.
     """
     space = points.space
     place = {key: i for i, key in enumerate(points.keys)}
-    mean = np.full(len(place), np.inf)
-    observed = mixture_mean(members, [member.observed for member in members])  # (n,)
-    for point, value in zip(observations.measured, observed, strict=True):
+    known = np.full(len(place), np.inf)
+    for point, value in zip(observations.measured, mean, strict=True):
         if (i := place.get(space.key(point))) is not None:
-            mean[i] = value
+            known[i] = min(known[i], value)
     running = np.zeros(len(place), dtype=np.int64)
     valueless = np.zeros(len(place), dtype=bool)
     for point in observations.failed:
         if (i := place.get(space.key(point))) is not None:
-            valueless[i] = not np.isfinite(mean[i])
+            valueless[i] = not np.isfinite(known[i])
     for key in [*observations.pending_keys, *(space.key(point) for point in batch)]:
         if (i := place.get(key)) is not None:
             running[i] += 1
     chosen: list[dict[str, str]] = []
     for _ in range(count):
-        least = int(np.lexsort((mean, running, valueless))[0])
+        least = int(np.lexsort((known, running, valueless))[0])
         running[least] += 1
         chosen.append(points.assignments(least))
     return chosen

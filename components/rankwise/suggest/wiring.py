@@ -17,14 +17,15 @@ from rankwise.space.search_space import SearchSpace
 from rankwise.space.trial import Objective
 from rankwise.strategies import earlier
 from rankwise.strategies.base import SETTINGS_PATH, Strategy, Suggestions, SuggestRequest
+from rankwise.strategies.language_options import reads_language
 from rankwise.strategies.options import OptionTable
 from rankwise.strategies.registry import Resources, strategies
 from rankwise.suggest.ahead import EmbedAhead
 
 log = logging.getLogger(__name__)
 
-EMBEDDER, POOLING, SURROGATE = "embedder", "pooling", "surrogate"
-"""Options that name a strategy's language model, and the one that may do without (``numeric``)."""
+EMBEDDER, POOLING = "embedder", "pooling"
+"""Options that name a strategy's language model."""
 _PROBE = "rank 8"
 
 
@@ -126,7 +127,7 @@ class EncoderChecked:
         if problems:
             return problems
         options = self.options.parse(settings, SETTINGS_PATH)
-        if options.get(SURROGATE) == "numeric":
+        if not reads_language(options):
             return []
         reference = options.text(EMBEDDER)
         try:
@@ -147,7 +148,7 @@ class EncoderChecked:
             InvalidInput: the settings are wrong.
             NotReady: see :class:`~rankwise.strategies.base.Strategy`.
         """
-        needed = self.options.parse(request.settings, SETTINGS_PATH).get(SURROGATE) != "numeric"
+        needed = reads_language(self.options.parse(request.settings, SETTINGS_PATH))
         try:
             with self.ahead.paused():
                 return self._strategy.suggest(request)

@@ -6,11 +6,18 @@ Notation::
     f*      best plug-in value: the least posterior mean at an observed configuration (a noisy minimum would be too low)
     w       weights of the models that are averaged (one model: w = 1)
     p(x)    probability that a trial of x ends with a value
+    q(x)    probability that x keeps the bounds of the search; 1 without any
     P       pending configurations and those just chosen
 
 Expected improvement EI(x) = E[max(f* − f(x), 0)] is linear in the predictive distribution. Of a mixture of models it is
 therefore exactly Σ w EI, and with failures exactly p(x) Σ w EI (a failed trial improves nothing). LogEI is its
 logarithm (Ament et al. 2023), computed so that candidates hundreds of σ away still compare.
+
+**Constraints** multiply with q(x) (Schonlau et al. 1998; Gardner et al. 2014), and f* is the best mean at an observed
+configuration that is known to keep the bounds. Where there is none yet, any feasible configuration is a gain: f* is
+then the worst observed mean, so that the score is led by log q(x), and among equally feasible candidates by the
+objective. BoTorch does the same with its "infeasible cost" in the noisy variants. A fantasy lowers f* only where it is
+likelier than not to be feasible.
 
 **Batches and pending trials** are counted in by sequential greedy choice with fantasies (Snoek et al. 2012, section
 3.2; Wilson et al. 2018): f at P is integrated over with a few quasi-random draws from its joint posterior. Given a
@@ -76,6 +83,25 @@ class Member:
     pending: NDArray[np.floating]
 
 
+@dataclass(frozen=True)
+class Feasible:
+    """What is known of the bounds of a search.
+
+    Attributes:
+        observed: whether the observed configurations are known to keep them.  # (n,)
+        candidates: log q of all candidates.  # (m,)
+        pending: log q of the pending ones.  # (p,)
+    """
+
+    observed: NDArray[np.bool_]
+    candidates: NDArray[np.float64]
+    pending: NDArray[np.float64]
+
+
+LIKELY = math.log(0.5)
+"""Log probability from which a configuration is taken for a feasible one."""
+
+
 class _Conditioned:
     """Posterior of one member over rows, conditioned on fantasies at some of them."""
 
@@ -87,8 +113,10 @@ class _Conditioned:
         self.best = torch.full((samples,), best, dtype=torch.float64)  # (s,)
         self._updates: list[tuple[Tensor, float]] = []
 
-    def condition(self, row: int, z: Tensor) -> None:
-        """Condition on f[row] = μ + σ z, z (s,): the posterior of every row given these values."""
+    def condition(self, row: int, z: Tensor, feasible: bool = True) -> None:
+        """Condition on f[row] = μ + σ z, z (s,): the posterior of every row given these values.
+
+        They may improve on f* only where the row is taken for a feasible one."""
         variance = float(self.variance[row])
         if variance <= KNOWN_VARIANCE:
             return
@@ -98,7 +126,8 @@ class _Conditioned:
         value = self.mean[row] + math.sqrt(variance) * z  # (s,)
         self.mean = self.mean + torch.outer(column / variance, value - self.mean[row])
         self.variance = (self.variance - column.square() / variance).clamp_min(MIN_VARIANCE)
-        self.best = torch.minimum(self.best, value)
+        if feasible:
+            self.best = torch.minimum(self.best, value)
         self._updates.append((column, variance))
 
 
@@ -148,6 +177,7 @@ def select(
     kind: AcquisitionKind = AcquisitionKind.LOGEI,
     beta: float = 4.0,
     log_success: NDArray[np.float64] | None = None,
+    feasible: Feasible | None = None,
     seed: int = 0,
 ) -> list[int]:
     """Choose candidates one after the other, each knowing the pending ones and those chosen before.
@@ -158,6 +188,7 @@ def select(
         kind: acquisition function.
         beta: weight of the variance in UCB.
         log_success: log probability of success of each candidate (m,); None for certain success.
+        feasible: what is known of the bounds; None where there are none.
         seed: of the quasi-random draws.
 
     Returns:
@@ -171,29 +202,43 @@ def select(
         raise ValueError(f"count must be between 0 and {total}, the number of candidates, got {count}")
     if count == 0:
         return []
-    scorer = _Scorer(kind, beta, members)
-    success = np.zeros(total) if log_success is None else log_success  # (m,)
     pending = len(members[0].pending)
+    scorer = _Scorer(kind, beta, members, None if feasible is None else feasible.observed)
+    success = np.zeros(total) if log_success is None else log_success  # (m,)
+    likely = np.ones(total + pending, dtype=bool)  # (m + p,)
+    if feasible is not None:
+        success = success + feasible.candidates
+        likely = np.concatenate([feasible.candidates, feasible.pending]) >= LIKELY
     first = scorer.score([m.surrogate.rows(m.candidates) for m in members], success)  # (m,)
     if count == 1 and pending == 0:
         return [int(np.argmax(first))]
     # A stable sort keeps the lower index first among equals.
     short = np.sort(np.argsort(-first, kind="stable")[: max(SHORTLIST, count)])  # (k,)
     rows = [m.surrogate.rows(np.concatenate([m.candidates[short], m.pending])) for m in members]
-    chosen = _greedy(scorer, rows, success[short], count, pending, seed)
+    likely = likely[np.concatenate([short, total + np.arange(pending)])]
+    chosen = _greedy(scorer, rows, success[short], likely, count, pending, seed)
     return [int(short[i]) for i in chosen]
 
 
 class _Scorer:
-    """Score of rows under one acquisition function; larger is better."""
+    """Score of rows under one acquisition function; larger is better.
 
-    def __init__(self, kind: AcquisitionKind, beta: float, members: Sequence[Member]) -> None:
+    ``feasible`` (n,) says which observed configurations may be the best one; None: all."""
+
+    def __init__(
+        self,
+        kind: AcquisitionKind,
+        beta: float,
+        members: Sequence[Member],
+        feasible: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.kind = kind
         self.beta = beta
         self.weights = [m.weight for m in members]
         observed = mixture_mean(members, [m.observed for m in members])  # (n,)
-        self.best = float(observed.min()) if len(observed) else 0.0
         self.worst = float(observed.max()) if len(observed) else 0.0
+        eligible = observed if feasible is None else observed[feasible]
+        self.best = float(eligible.min()) if len(eligible) else self.worst
 
     def states(self, rows: Sequence[RowPosterior], samples: int) -> list[_Conditioned]:
         return [_Conditioned(w, r, self.best, samples) for w, r in zip(self.weights, rows, strict=True)]
@@ -219,11 +264,14 @@ def _greedy(
     scorer: _Scorer,
     rows: Sequence[RowPosterior],
     log_success: NDArray[np.float64],
+    likely: NDArray[np.bool_],
     count: int,
     pending: int,
     seed: int,
 ) -> list[int]:
-    """Greedy batch over rows of k = len(log_success) candidates, followed by the pending configurations."""
+    """Greedy batch over rows of k = len(log_success) candidates, followed by the pending configurations.
+
+    ``likely`` (k + p,) says which of them are taken for feasible ones."""
     k = len(log_success)
     samples = 1 if scorer.kind is AcquisitionKind.UCB else FANTASIES
     steps = pending + count - 1
@@ -235,7 +283,7 @@ def _greedy(
     with torch.no_grad():
         for step in range(pending):
             for state in states:
-                state.condition(k + step, z[step])
+                state.condition(k + step, z[step], bool(likely[k + step]))
         chosen: list[int] = []
         available = np.ones(k, dtype=bool)
         for i in range(count):
@@ -246,5 +294,5 @@ def _greedy(
             available[best] = False
             if i + 1 < count:
                 for state in states:
-                    state.condition(best, z[pending + i])
+                    state.condition(best, z[pending + i], bool(likely[best]))
     return chosen

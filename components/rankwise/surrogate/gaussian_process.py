@@ -132,11 +132,11 @@ class GaussianProcess(Module):  # type: ignore[misc]  # gpytorch ships no types
         return constant
 
     def mean(self, Z: Tensor) -> Tensor:  # noqa: N803
-        """Prior mean (m,) at features Z (m, q)."""
-        return self.constant.expand(len(Z))
+        """Prior mean (…, m) at features Z (…, m, q)."""
+        return self.constant.expand(Z.shape[:-1])
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # noqa: N803
-        """Dense prior covariance (a, b) between features A (a, q) and B (b, q)."""
+        """Dense prior covariance (…, a, b) between features A (…, a, q) and B (…, b, q)."""
         # forward, and not __call__, which would build a lazy operator: five times slower for 30 observations.
         dense: Tensor = to_dense(self.covar_module.forward(A, B))
         return dense

@@ -88,12 +88,12 @@ class InformedProcess(GaussianProcess):
         self.likelihood.noise = torch.as_tensor(noise, dtype=torch.float64)
 
     def mean(self, Z: Tensor) -> Tensor:  # noqa: N803
-        mean: Tensor = -TRUST * Z[:, self.dimensions :].sum(1)
+        mean: Tensor = -TRUST * Z[..., self.dimensions :].sum(-1)
         return mean
 
     def covariance(self, A: Tensor, B: Tensor) -> Tensor:  # noqa: N803
-        kernel = self.scale * super().covariance(A[:, : self.dimensions], B[:, : self.dimensions])
-        linear = TRUST_SPREAD**2 * A[:, self.dimensions :] @ B[:, self.dimensions :].T
+        kernel = self.scale * super().covariance(A[..., : self.dimensions], B[..., : self.dimensions])
+        linear = TRUST_SPREAD**2 * A[..., self.dimensions :] @ B[..., self.dimensions :].mT
         covariance: Tensor = kernel + linear + 1.0
         return covariance
 

@@ -14,8 +14,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,7 @@ class Observations:
         measured: configurations with a value, one per observation (n).
         values: their values, smaller is better.  # (n,)
         standard_errors: of the values, in their units; 0 where it is not known.  # (n,)
+        trials: the trials themselves, with their further metrics (n).
         failed: configurations that ended without a value (k).
         pending: configurations without an end yet (p); one entry per configuration.
         tried: how often each configuration was tried, is tried or failed.
@@ -70,6 +71,7 @@ class Observations:
     measured: tuple[dict[str, str], ...]
     values: NDArray[np.float64]
     standard_errors: NDArray[np.float64]
+    trials: tuple[Trial, ...]
     failed: tuple[dict[str, str], ...]
     pending: tuple[dict[str, str], ...]
     tried: dict[Key, int]
@@ -80,6 +82,16 @@ class Observations:
     def count(self) -> int:
         """Number of our trials."""
         return sum(self.tried.values())
+
+    def only(self, rows: Sequence[int], values: NDArray[np.float64]) -> Observations:
+        """Some of the measured ones (r), with other values (r,): what was tried stays tried."""
+        return replace(
+            self,
+            measured=tuple(self.measured[i] for i in rows),
+            values=values,
+            standard_errors=self.standard_errors[list(rows)],
+            trials=tuple(self.trials[i] for i in rows),
+        )
 
 
 def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial]) -> Observations:
@@ -103,6 +115,7 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
     measured: list[dict[str, str]] = []
     values: list[float] = []
     errors: list[float] = []
+    of: list[Trial] = []
     failed: list[dict[str, str]] = []
     pending: dict[Key, dict[str, str]] = {}
     tried: dict[Key, int] = {}
@@ -117,10 +130,12 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
             measured.append(assignments)
             values.append(sign * trial.value)
             errors.append(trial.standard_error or 0.0)
+            of.append(trial)
     return Observations(
         measured=tuple(measured),
         values=np.array(values, dtype=np.float64),
         standard_errors=np.array(errors, dtype=np.float64),
+        trials=tuple(of),
         failed=tuple(failed),
         pending=tuple(pending.values()),
         tried=tried,
@@ -129,8 +144,9 @@ def read_trials(space: SearchSpace, objective: Objective, trials: Iterable[Trial
     )
 
 
-def _content(key: Key, trial: Trial) -> tuple[str, str, float, float, str]:
-    return repr(key), trial.state.value, trial.value or 0.0, trial.standard_error or 0.0, trial.name
+def _content(key: Key, trial: Trial) -> tuple[str, str, float, float, list[tuple[str, float]], str]:
+    metrics = sorted(trial.metrics.items())
+    return repr(key), trial.state.value, trial.value or 0.0, trial.standard_error or 0.0, metrics, trial.name
 
 
 def plain_outcomes(values: NDArray[np.float64]) -> NDArray[np.float64]:
