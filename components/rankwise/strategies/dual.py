@@ -90,4 +90,6 @@ def dual_ascent(values: NDArray[np.float64], violations: NDArray[np.float64], st
         without = mu[best].copy()
         without[j] = 0.0
         binds[j] = float((v + g @ without).min()) < dual[best] - BINDS * spread
-    return DualPath(mu * largest / unit, np.maximum.accumulate(dual) * largest, best, binds)
+    with np.errstate(over="ignore"):  # prices of values of 1e308
+        prices, bound = np.nan_to_num(mu * largest / unit), np.nan_to_num(np.maximum.accumulate(dual) * largest)
+    return DualPath(prices, bound, best, binds)

@@ -30,8 +30,11 @@ from scipy.special import log_ndtr
 from rankwise.deadline import Deadline
 from rankwise.surrogate.gaussian_process import FittedSurrogate
 from rankwise.surrogate.numeric import FIT_STEPS, fit_numeric
+from rankwise.surrogate.observations import HUGE
 
 FARTHEST = 5.0
+BEYOND = 1e6
+"""Typical distances from a bound that count as endless."""
 LOG_SPREAD = 0.5
 """Spread s of a cost's logarithm to expect: a factor of 1.6. Of other metrics it is their distance from the bounds."""
 
@@ -78,28 +81,33 @@ class MetricModel:
         deadline: Deadline | None = None,
     ) -> None:
         ends = np.array([end for end in (bounds.lower, bounds.upper) if math.isfinite(end)])  # (1,) or (2,)
-        unit = 1.0
-        logarithmic = bool((values > 0).all() and (ends > 0).all())
-        if logarithmic:
-            c, ends = np.log(values), np.log(ends)
-        else:
-            # In units of the largest number: squares of huge ones would overflow.
-            unit = float(max(np.abs(values).max(), np.abs(ends).max())) or 1.0
-            c, ends = values / unit, ends / unit
+        self._logarithmic = bool((values > 0).all() and (ends > 0).all())
+        # Huge numbers are scaled down first: their differences would overflow.
+        largest = float(max(np.abs(values).max(), np.abs(ends).max()))
+        self._unit = largest if largest > HUGE and not self._logarithmic else 1.0
+        c, ends = (np.log(part) if self._logarithmic else part / self._unit for part in (values, ends))
         distance = np.abs(c[:, None] - ends).min(1)  # (n,)
         typical = float(np.median(distance))
-        if typical > 0:
-            c = np.clip(c, ends.min() - FARTHEST * typical, ends.max() + FARTHEST * typical)
-        expected = LOG_SPREAD if logarithmic else typical or float(distance.mean()) or 1.0
-        centre, scale = float(c.mean()), math.sqrt(float(c.var()) + expected**2 / len(c))
-        self.surrogate: FittedSurrogate = fit_numeric(X, (c - centre) / scale, steps, deadline)
-        self._logarithmic, self._unit, self._centre, self._scale = logarithmic, unit, centre, scale
+        self._anchor, self._distance = float(ends[0]), typical or float(distance.max()) or 1.0
+        relative = self._relative(ends)
+        c = np.clip(self._relative(c), relative.min() - FARTHEST, relative.max() + FARTHEST)
+        expected = LOG_SPREAD / self._distance if self._logarithmic else 1.0
+        self._centre = float(c.mean())
+        self._scale = math.sqrt(float(c.var()) + expected**2 / len(c))
+        self.surrogate: FittedSurrogate = fit_numeric(X, (c - self._centre) / self._scale, steps, deadline)
         self.lower, self.upper = self._on_scale(bounds.lower), self._on_scale(bounds.upper)
+
+    def _relative(self, c: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Distances from the first bound, in typical ones; what is :data:`BEYOND` of them away is at the end of it."""
+        with np.errstate(over="ignore"):
+            relative: NDArray[np.float64] = ((c - self._anchor) / self._distance).clip(-BEYOND, BEYOND)
+        return relative
 
     def _on_scale(self, end: float) -> float:
         if not math.isfinite(end):
             return end
-        return ((math.log(end) if self._logarithmic else end / self._unit) - self._centre) / self._scale
+        c = np.array([math.log(end) if self._logarithmic else end / self._unit])
+        return (float(self._relative(c)[0]) - self._centre) / self._scale
 
     def log_probability(self, X: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: N803
         """Log probability (m,) that rows X (m, q) keep the bounds."""
