@@ -11,9 +11,10 @@ import grpc
 import pytest
 
 from rankwise.errors import InvalidInput, SurroundingsError
-from rankwise.space import parse_space
+from rankwise.space import ParameterText, parse_space
 from rankwise.strategies.base import Suggestions, SuggestRequest
-from rankwise.suggest.server import HEALTH_NAMES, SuggestionServer
+from rankwise.strategies.seeds import OverSeeds
+from rankwise.suggest.server import HEALTH_NAMES, SuggestionServer, serve
 from rankwise.suggest.service import ServiceOptions, SuggestionService
 from support.katib import (
     PARAMETERS,
@@ -82,6 +83,18 @@ def test_a_strategy_that_fails_is_replaced_and_the_log_has_the_trace(
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.getMessage() == "fake failed; sobol answers in its place"
     assert record.experiment == "quickstart"  # type: ignore[attr-defined]
+
+
+def test_the_strategy_that_answers_in_place_of_one_that_failed_knows_of_seeds() -> None:
+    """Else it would begin configurations with any seed, and the search would be one over seeds for a while."""
+    parameters = (*SMALL, ParameterText("chance", "int", "0", "9"))
+    known = {one.name: OverSeeds(one) for one in (FakeStrategy(behaviour=fails), FakeStrategy("sobol"))}
+    settings = {"patience": "7", "seed_parameter": "chance", "seeds": "2"}
+    with serve("127.0.0.1:0", known) as server:
+        message = experiment(settings=settings, parameters=parameters)
+        reply = FakeController(server.address, message).ask(3)
+    assert {one.labels["rankwise.dev/fallback"] for one in reply.parameter_assignments} == {"error"}
+    assert [pairs(one)["chance"] for one in reply.parameter_assignments] == ["0", "0", "0"]
 
 
 def test_when_the_fallback_fails_too_its_bare_points_answer() -> None:

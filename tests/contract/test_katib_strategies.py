@@ -39,11 +39,13 @@ from support.katib import (
 )
 
 SPACE = parse_space(PARAMETERS)
-STRATEGIES = ("language-bo", "sobol", "random")
+STRATEGIES = ("language-bo", "optuna-tpe", "sobol", "random")
 
 
 def settings_of(name: str) -> dict[str, str]:
     """Settings that make a search short: the fit's quality is not the subject here."""
+    if name == "optuna-tpe":
+        return {"startup_trials": "3"}
     return {"fit_steps": "5", "samples": "64", "initial_points": "3"} if name == "language-bo" else {}
 
 
@@ -281,7 +283,7 @@ def test_the_program_searches_with_the_real_minilm_and_ends_with_0(
     process, lines = program
     assert [line["message"] for line in lines] == ["listening", "ready"]
     address = str(lines[0]["address"])
-    assert lines[0]["algorithms"] == "language-bo, random, sobol"
+    assert lines[0]["algorithms"] == "language-bo, optuna-tpe, random, sobol"
     assert health(address, "manager.v1beta1.Suggestion") == "SERVING"
     search_with_minilm(address, tmp_path)
     process.send_signal(signal.SIGTERM)

@@ -24,6 +24,8 @@ METRICS = ("seconds", "peak_memory_bytes")
 SUBJECTS: dict[str, tuple[str, Mapping[str, str], bool]] = {
     "sobol": ("sobol", {}, False),
     "random": ("random", {}, False),
+    "optuna-tpe": ("optuna-tpe", {"startup_trials": "3"}, True),
+    "optuna-tpe, each by itself": ("optuna-tpe", {"startup_trials": "3", "multivariate": "off"}, True),
     "language-bo, numeric": ("language-bo", {**QUICK, "surrogate": "numeric"}, True),
     "language-bo, language": ("language-bo", {**QUICK, "surrogate": "language"}, True),
     "language-bo, mixture": ("language-bo", QUICK, True),

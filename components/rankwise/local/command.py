@@ -79,13 +79,16 @@ def exit_code(result: RunResult) -> int:
 def print_result(result: RunResult) -> None:
     """The end of a run in a few lines."""
     print(result.verdict.message)
-    if result.best is None or result.best_value is None:
+    choice = result.choice
+    if choice is None:
         print(f"no trial ended with a value; the trials' outputs are in {result.folder / 'trials'}")
         return
     metric = result.experiment.objective.metric
-    print(
-        f"best: {result.best.name} with {metric}={result.best_value:g}: {configuration_text(result.best.assignments)}"
-    )
+    value = f"{choice.value:g}"
+    if choice.trainings > 1:
+        error = "" if choice.standard_error is None else f" ± {choice.standard_error:.2g}"
+        value += f"{error} (mean of {choice.trainings} seeds)"
+    print(f"best: {choice.trial.name} with {metric}={value}: {configuration_text(choice.trial.assignments)}")
     for trial in result.failed_finals:
         print(f"{trial.name} failed: {trial.reason}")
     print(f"run folder: {result.folder}")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from rankwise.artifacts.store import Store, open_store
 from rankwise.errors import SurroundingsError
+from rankwise.local.choice import Choice, choose
 from rankwise.local.client import SuggestionClient
 from rankwise.local.earlier import earlier_searches, notes
 from rankwise.local.early_stopping import check_early_stopping
@@ -37,7 +38,7 @@ from rankwise.local.run_facts import search_facts
 from rankwise.local.runner import STORE_FOLDER, TRIALS_FOLDER, Runner
 from rankwise.local.search import Search
 from rankwise.local.service import embedded_service
-from rankwise.local.status import Verdict, best_trial, trial_value
+from rankwise.local.status import Verdict
 from rankwise.local.template_notes import machine_notes
 from rankwise.report.facts import SearchFacts
 from rankwise.retry import Backoff
@@ -55,8 +56,7 @@ class RunResult:
         experiment: the Experiment.
         folder: the run folder, absolute.
         verdict: how the Experiment ended.
-        best: the best trial; None when no trial has a value.
-        best_value: its value of the objective.
+        choice: the configuration chosen; None when no trial has a value.
         trials: every trial, in the order of suggestion.
         finals: the final runs.
         facts: all of it for the report.
@@ -65,11 +65,20 @@ class RunResult:
     experiment: Experiment
     folder: Path
     verdict: Verdict
-    best: TrialRecord | None
-    best_value: float | None
+    choice: Choice | None
     trials: tuple[TrialRecord, ...]
     finals: tuple[TrialRecord, ...]
     facts: SearchFacts
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The best trial, or the first one of the best configuration; None when no trial has a value."""
+        return None if self.choice is None else self.choice.trial
+
+    @property
+    def best_value(self) -> float | None:
+        """Its value of the objective, or the mean over its configuration's seeds."""
+        return None if self.choice is None else self.choice.value
 
     @property
     def failed_finals(self) -> tuple[TrialRecord, ...]:
@@ -240,12 +249,12 @@ class _Engine:
             self._output.message(f"{name}: goes on in {folder} with {finished} finished trials of {len(trials)}")
 
     def _run_finals(self, verdict: Verdict) -> None:
-        best = best_trial(self._experiment, self._search.trials)
-        if not verdict.succeeded or best is None:
+        choice = choose(self._experiment, self._search.trials)
+        if not verdict.succeeded or choice is None:
             return
         finals = prepare_finals(
             self._experiment,
-            best,
+            choice.trial,
             self._journal,
             trial_store(self._experiment, self._folder),
             self._folder / TRIALS_FOLDER,
@@ -265,13 +274,11 @@ class _Engine:
 
     def _result(self, verdict: Verdict) -> RunResult:
         trials = self._search.trials
-        best = best_trial(self._experiment, trials)
         return RunResult(
             experiment=self._experiment,
             folder=self._folder,
             verdict=verdict,
-            best=best,
-            best_value=None if best is None else trial_value(self._experiment, best),
+            choice=choose(self._experiment, trials),
             trials=tuple(trials),
             finals=tuple(self._journal.trials(Kind.FINAL)),
             facts=search_facts(self._experiment, self._journal, trial_store(self._experiment, self._folder)),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from rankwise.local.choice import choose
 from rankwise.local.client import SuggestionClient
 from rankwise.local.early_stopping import MedianStop
 from rankwise.local.experiment import Experiment
@@ -14,7 +15,7 @@ from rankwise.local.journal import Journal
 from rankwise.local.progress import Output, Snapshot, seconds_left
 from rankwise.local.records import Condition, Kind, StopRule, TrialRecord
 from rankwise.local.runner import Runner
-from rankwise.local.status import Verdict, best_trial, judge, status, trial_value, write_experiment
+from rankwise.local.status import Verdict, judge, status, trial_value, write_experiment
 
 EXPERIMENT_FILE = "experiment.yaml"
 
@@ -109,14 +110,13 @@ class Search:
         finished = [trial for trial in self._trials if trial.condition.is_finished]
         limit = self._experiment.max_trial_count
         now = time.time()
-        best = best_trial(self._experiment, self._trials)
-        value = None if best is None else trial_value(self._experiment, best)
+        choice = choose(self._experiment, self._trials)
         return Snapshot(
             metric=self._experiment.objective.metric,
             finished=len(finished),
             total=limit,
             running=self._runner.running,
-            best=None if best is None or value is None else (best.name, value, best.assignments),
+            best=None if choice is None else (choice.trial.name, choice.value, choice.trial.assignments),
             seconds_left=seconds_left(
                 [trial.seconds for trial in finished if trial.seconds is not None],
                 [

@@ -12,6 +12,7 @@ from rankwise.local.early_stopping import check_early_stopping
 from rankwise.local.experiment import Experiment, load_experiment
 from rankwise.local.template_notes import cluster_notes, early_stopping_notes, machine_notes
 from rankwise.settings import Settings
+from rankwise.strategies.seeds import read_plan
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,9 +33,11 @@ def main(argv: Sequence[str]) -> int:
             print(problem if problem.path == str(path) else f"{path}: {problem}", file=sys.stderr)
         wrong = wrong or bool(problems)
         if experiment is not None and not problems:
-            size = experiment.space.size
-            points = "infinitely many" if size is None else f"{size:,}"
-            print(f"{path}: valid; {len(experiment.space.parameters)} parameters, {points} configurations")
+            plan = read_plan(experiment.space, experiment.algorithm_settings)
+            space = experiment.space if plan is None else plan.space
+            points = "infinitely many" if space.size is None else f"{space.size:,}"
+            seeds = "" if plan is None else f", each with up to {plan.seeds} values of {plan.parameter}"
+            print(f"{path}: valid; {len(space.parameters)} parameters, {points} configurations{seeds}")
             template = experiment.template
             stopping = early_stopping_notes(template) if experiment.early_stopping else []
             for note in (*machine_notes(template), *cluster_notes(template), *stopping):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import itertools
 import math
 from dataclasses import dataclass
 
 from rankwise.report.facts import ParameterFacts
+from rankwise.space.spacing import log_spaced
 
 _MANY = 12
 """A list of more numbers than this gets round ticks instead of one tick a number; of categories, twice as many."""
@@ -22,25 +22,12 @@ class Scale(enum.Enum):
 
 
 def scale_of(parameter: ParameterFacts) -> Scale:
-    """The scale on which a parameter reads best.
-
-    Log for a log distribution, and for a discrete list whose values lie more evenly on a log axis (8, 16, 32, 64)
-    than on a linear one (0.1, 0.2, 0.3).
-    """
+    """The scale on which a parameter reads best, see :func:`rankwise.space.spacing.log_spaced`."""
     if parameter.type == "categorical":
         return Scale.CATEGORY
     numbers = list_numbers(parameter)
     low = numbers[0] if numbers else parameter.low
-    if low is None or low <= 0:
-        return Scale.LINEAR
-    if parameter.distribution in ("logUniform", "logNormal"):
-        return Scale.LOG
-    if len(numbers) < 2:
-        return Scale.LINEAR
-    if len(numbers) == 2:  # two values are even on any axis: a decade apart or more reads better on a log one
-        return Scale.LOG if numbers[1] / numbers[0] >= 10 else Scale.LINEAR
-    logs = [math.log(value) for value in numbers]
-    return Scale.LOG if _unevenness(logs) < _unevenness(numbers) else Scale.LINEAR
+    return Scale.LOG if log_spaced(parameter.distribution, low, numbers) else Scale.LINEAR
 
 
 def list_numbers(parameter: ParameterFacts) -> list[float]:
@@ -49,13 +36,6 @@ def list_numbers(parameter: ParameterFacts) -> list[float]:
         return []
     numbers = (parameter.number(text) for text in parameter.values or ())
     return sorted({value for value in numbers if value is not None})
-
-
-def _unevenness(values: list[float]) -> float:
-    """Coefficient of variation of the gaps between neighbours."""
-    gaps = [b - a for a, b in itertools.pairwise(values)]
-    mean = sum(gaps) / len(gaps)
-    return math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / len(gaps)) / mean
 
 
 @dataclass(frozen=True, slots=True)

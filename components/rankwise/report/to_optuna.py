@@ -1,7 +1,6 @@
 """A search as an Optuna study, so that Optuna's evaluators and optuna-dashboard can read it.
 
-Numbers stay numbers: a discrete list becomes an int or float distribution over its range, on a log scale where the
-list is spaced that way, because a list of categories would lose its order in every plot.
+How parameters become Optuna's distributions is in :mod:`rankwise.strategies.optuna_space`.
 """
 
 from __future__ import annotations
@@ -9,21 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 
 import optuna
 import sqlalchemy
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
@@ -31,8 +22,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
 from rankwise.report.facts import ParameterFacts, SearchFacts, TrialFacts
-from rankwise.report.scale import Scale, list_numbers, scale_of
 from rankwise.space.trial import Goal, TrialState
+from rankwise.strategies.optuna_space import distribution_of, quiet, value_of
 
 _STATES = {
     TrialState.PENDING: OptunaState.RUNNING,
@@ -49,39 +40,10 @@ FANOVA_LIMIT = 200
 """Up to this many trials importances come from fANOVA, beyond it from PED-ANOVA, whose time does not grow as fast."""
 
 
-def distribution_of(parameter: ParameterFacts) -> BaseDistribution:
-    """The Optuna distribution of a parameter (see the module's text for discrete lists)."""
-    if parameter.type == "categorical":
-        return CategoricalDistribution(tuple(dict.fromkeys(parameter.values or ())))
-    log = scale_of(parameter) is Scale.LOG
-    numbers = list_numbers(parameter)
-    low, high = (numbers[0], numbers[-1]) if numbers else (float(parameter.low or 0.0), float(parameter.high or 0.0))
-    whole = parameter.type == "int" or (bool(numbers) and all(value == int(value) for value in numbers))
-    step = _usable_step(parameter, low, high) if not log and not numbers else None
-    if whole:
-        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
-    return FloatDistribution(low, high, log=log, step=step)
-
-
-def _usable_step(parameter: ParameterFacts, low: float, high: float) -> float | None:
-    """The step, if it leads from one bound exactly to the other (Optuna would move the upper bound otherwise)."""
-    if not parameter.step or parameter.step <= 0:
-        return None
-    exact = (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(parameter.step)) == 0
-    return parameter.step if exact else None
-
-
-def _value(parameter: ParameterFacts, distribution: BaseDistribution, text: str) -> str | int | float | None:
-    """A parameter's text as Optuna keeps it; None when it is outside of the search space."""
-    if isinstance(distribution, CategoricalDistribution):
-        return text if text in distribution.choices else None
-    number = parameter.number(text)
-    if number is None:
-        return None
-    value = int(number) if isinstance(distribution, IntDistribution) and number == int(number) else number
-    if isinstance(distribution, IntDistribution) and not isinstance(value, int):
-        return None
-    return value if distribution._contains(distribution.to_internal_repr(value)) else None
+def _distribution(parameter: ParameterFacts) -> BaseDistribution:
+    return distribution_of(
+        parameter.type, parameter.distribution, parameter.low, parameter.high, parameter.step, parameter.values
+    )
 
 
 def _local(time: datetime | None) -> datetime:
@@ -114,7 +76,7 @@ def _frozen(
     params: dict[str, str | int | float] = {}
     for parameter in parameters:
         text = trial.assignments.get(parameter.name)
-        value = None if text is None else _value(parameter, space[parameter.name], text)
+        value = None if text is None else value_of(space[parameter.name], text, parameter.number(text))
         if value is not None:
             params[parameter.name] = value
     finished = trial.state.is_finished
@@ -140,19 +102,6 @@ def _with_curve(frozen: FrozenTrial, trial: TrialFacts, metric: str) -> FrozenTr
     return frozen
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna without its log lines, and without the warning that naming the metric is an experimental feature."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)
-
-
 def build_study(facts: SearchFacts, storage: RDBStorage | None = None) -> optuna.Study:
     """An Optuna study with all trials of a search.
 
@@ -163,7 +112,7 @@ def build_study(facts: SearchFacts, storage: RDBStorage | None = None) -> optuna
     Returns:
         A study named as the experiment, whose metric has the objective's name. Trial i of it is trial i of the facts.
     """
-    with _quiet():
+    with quiet(optuna.exceptions.ExperimentalWarning):
         study = optuna.create_study(
             storage=storage,
             study_name=facts.experiment,
@@ -172,7 +121,7 @@ def build_study(facts: SearchFacts, storage: RDBStorage | None = None) -> optuna
         study.set_metric_names([facts.objective.metric])
         study.set_user_attr("algorithm", facts.algorithm.name)
         study.set_user_attr("settings", json.dumps(dict(facts.algorithm.settings), ensure_ascii=False))
-        space = {parameter.name: distribution_of(parameter) for parameter in facts.parameters}
+        space = {parameter.name: _distribution(parameter) for parameter in facts.parameters}
         trials = [
             _with_curve(_frozen(index, trial, facts.parameters, space), trial, facts.objective.metric)
             for index, trial in enumerate(facts.trials)
@@ -255,7 +204,7 @@ def write_database(facts: SearchFacts, path: Path) -> None:
         facts: the search.
         path: a file that does not exist yet.
     """
-    with _quiet():
+    with quiet(optuna.exceptions.ExperimentalWarning):
         storage = RDBStorage("sqlite:///:memory:")
     try:
         build_study(facts, storage)
@@ -290,6 +239,6 @@ def importances_of(facts: SearchFacts) -> tuple[str, dict[str, float]]:
         return "", {}
     small = len(finished) <= FANOVA_LIMIT
     evaluator = FanovaImportanceEvaluator(seed=0) if small else PedAnovaImportanceEvaluator()
-    with _quiet():
+    with quiet(optuna.exceptions.ExperimentalWarning):
         shares = get_param_importances(study, evaluator=evaluator, params=varied)
     return "fANOVA" if small else "PED-ANOVA", {name: float(share) for name, share in shares.items()}

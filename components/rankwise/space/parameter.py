@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
-from rankwise.space.axis import Axis, Table
-from rankwise.space.number import parse_number
+from rankwise.space.axis import Axis, Continuous, Lattice, Table
+from rankwise.space.number import double_text, parse_number
 
 
 class ParameterType(enum.Enum):
@@ -134,6 +136,32 @@ class Parameter:
             return None
         value = parse_number(text)
         return None if value is None else float(value)
+
+    def nearest(self, number: float, *, log: bool = False) -> str:
+        """The value nearest to a number.
+
+        Args:
+            number: finite.
+            log: whether values of a list are compared by the ratio, which needs positive ones; those of a range are
+                compared by the difference.
+
+        Raises:
+            ValueError: the parameter is categorical.
+        """
+        axis = self.axis
+        if self.type is ParameterType.CATEGORICAL:
+            raise ValueError(f"parameter {self.name!r}: a category is near no number")
+        if isinstance(axis, Continuous):
+            return double_text(min(max(float(number), axis.low), axis.high))
+        grid = axis.grid if isinstance(axis, Table | Lattice) else None
+        if grid is not None:
+            k = round((Fraction(number) - grid.low) / grid.step)
+            return grid.text(min(max(k, 0), grid.count - 1))
+        assert self.values is not None  # noqa: S101 - what is no range is a list
+        numbers = np.array([float(text) for text in self.values])
+        if log:
+            numbers, number = np.log(numbers), math.log(max(number, self.low or number))
+        return self.values[int(np.argmin(np.abs(numbers - number)))]
 
     @property
     def table(self) -> Table | None:

@@ -9,6 +9,7 @@ from rankwise.language.text_encoder import TextEncoder
 from rankwise.settings import Settings
 from rankwise.strategies.base import Strategy
 from rankwise.strategies.language_bo import LanguageBO
+from rankwise.strategies.optuna_tpe import OptunaTPE
 from rankwise.strategies.random_search import RandomSearch
 from rankwise.strategies.seeds import OverSeeds
 from rankwise.strategies.sobol import Sobol
@@ -30,5 +31,5 @@ class Resources:
 
 def strategies(resources: Resources) -> dict[str, Strategy]:
     """The strategies by ``algorithmName``; each can train a configuration with several seeds."""
-    known: tuple[Strategy, ...] = (LanguageBO(resources.encoder_factory), Sobol(), RandomSearch())
+    known: tuple[Strategy, ...] = (LanguageBO(resources.encoder_factory), OptunaTPE(), Sobol(), RandomSearch())
     return {strategy.name: OverSeeds(strategy) for strategy in known}

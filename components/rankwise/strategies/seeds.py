@@ -8,8 +8,8 @@ setting ``seed_parameter`` names it, one trial is one training with one seed, an
    configuration has two values, each one has a standard error, those with one training too, since the typical spread of
    one training is known then (:mod:`rankwise.strategies.racing`): a single training must not count as the surer
    measurement because nobody knows its error.
-2. With ``racing`` off every configuration gets all its seeds before the next one begins. With ``racing`` on a further
-   seed goes only to configurations whose being the best is still open, and to the incumbent while there are such.
+2. With ``racing`` off every configuration gets all its seeds before the next one begins. With ``racing`` on the
+   incumbent does, and those whose being the best is still open; all others keep one.
 3. What is left of the request are new configurations from the wrapped strategy, each with the first seed.
 
 A configuration that failed (more of its trainings did than gave a value) gets no further seed while others are left.
@@ -198,11 +198,10 @@ class OverSeeds:
         missing = request.count - seeds
         answer = Suggestions(())
         if missing:
-            trainings = 1 if plan.racing else plan.seeds
-            answer = self._strategy.suggest(replace(search.inner, count=-(-missing // trainings)))
+            answer = self._strategy.suggest(replace(search.inner, count=-(-missing // search.fewest)))
             for assignments in answer.assignments:
-                wanted = trainings - search.trainings(assignments)
-                for _ in range(min(max(wanted, 1), request.count - len(batch.assignments))):
+                wanted = 1 if plan.racing else max(1, search.room(assignments))
+                for _ in range(min(wanted, request.count - len(batch.assignments))):
                     batch.add(assignments)
             # A repeated configuration may have had fewer seeds left than were reckoned with.
             while len(batch.assignments) < request.count:
@@ -250,9 +249,26 @@ class _Search:
         """One identity for all spellings of the seed."""
         return self._seed.canonical(assignments[self.plan.parameter])
 
-    def trainings(self, assignments: Assignments) -> int:
-        """How many trainings a configuration has, ended or not."""
-        return self._used.get(self.plan.space.key(assignments), Counter()).total()
+    @property
+    def fewest(self) -> int:
+        """Trainings at least that a new configuration begins with: one, or all that a pool has of each."""
+        if self.plan.racing:
+            return 1
+        least = None if self._allowed is None else min(len(seeds) for seeds in self._allowed.values())
+        return self.plan.seeds if least is None else min(self.plan.seeds, least)
+
+    def room(self, assignments: Assignments) -> int:
+        """How many further trainings a configuration may have, each with a seed of its own; at least 0."""
+        key = self.plan.space.key(assignments)
+        used = self._used.get(key, Counter())
+        if self._allowed is None:
+            unused = len(self.plan.values) - len(used)
+        else:
+            unused = sum(self._seed.canonical(seed) not in used for seed in self._seeds_of(key))
+        return max(0, min(self.plan.seeds - used.total(), unused))
+
+    def _seeds_of(self, key: Key) -> tuple[str, ...]:
+        return self.plan.values if self._allowed is None else self._allowed.get(key, self.plan.values)
 
     def with_seed(self, assignments: Assignments, seed: str) -> dict[str, str]:
         """A configuration as a point of the whole space, in its order."""
@@ -268,7 +284,7 @@ class _Search:
         """
         key = self.plan.space.key(assignments)
         used = self._used.get(key, Counter())
-        allowed = self.plan.values if self._allowed is None else self._allowed.get(key, self.plan.values)
+        allowed = self._seeds_of(key)
 
         def times(seed: str) -> int:
             identity = self._seed.canonical(seed)
@@ -284,12 +300,11 @@ class _Search:
         if self.plan.racing:
             if self.spread is None:
                 return []
-            room = [self.plan.seeds - len(one.trials) for one in self.measured]
-            running = [one.running for one in self.measured]
-            return [self.measured[i] for i in further(self.spread, room, running, count)]
+            room = [self.room(one.assignments) for one in self.measured]
+            return [self.measured[i] for i in further(self.spread, room, count)]
         begun = [one for one in self.known.values() if not one.failed]
         begun.sort(key=lambda one: -len(one.trials))  # what is nearly done is ended first
-        return [one for one in begun for _ in range(self.plan.seeds - len(one.trials))][:count]
+        return [one for one in begun for _ in range(self.room(one.assignments))][:count]
 
     def _inner(self, own: int) -> SuggestRequest:
         request, plan = self.request, self.plan
@@ -297,7 +312,8 @@ class _Search:
         if self.spread is not None:
             for one, error in zip(self.measured, self.spread.standard_errors.tolist(), strict=True):
                 # Before anything was repeated there is only what the training itself tells.
-                errors[id(one)] = error if self.spread.repeated else one.trials[0].standard_error
+                told = next(trial.standard_error for trial in one.trials if trial.value is not None)
+                errors[id(one)] = error if self.spread.repeated else told
         most = request.max_trials
         return replace(
             request,
@@ -366,7 +382,7 @@ class _Batch:
         search = self._search
         ordered: list[Configuration] = []
         if search.spread is not None:
-            order = search.spread.means.argsort(kind="stable").tolist()
+            order = search.spread.posterior_means.argsort(kind="stable").tolist()
             ordered += [search.measured[i] for i in order]
         ordered += [one for one in search.known.values() if not one.values and not one.failed]
         ordered += [one for one in search.known.values() if one.failed]
@@ -411,7 +427,9 @@ def best_configuration(
 ) -> Best | None:
     """The configuration with the best mean over its seeds, not the one with the luckiest training.
 
-    A configuration that failed (see :mod:`rankwise.strategies.configurations`) is none.
+    Means count as far as they are known: that of a single training is drawn towards the median of all, that of three
+    less so (:mod:`rankwise.strategies.racing`, "true means"). A configuration that failed
+    (:mod:`rankwise.strategies.configurations`) is none.
 
     Args:
         trials: of one search; of equal means that which comes first here counts.

@@ -12,7 +12,9 @@ import yaml
 from rankwise.local.journal import Journal
 from rankwise.local.records import Comparison, Condition, Kind, ProcessId, StopRule, TrialRecord
 from rankwise.space.trial import TrialState
-from support.katib import Running
+from rankwise.strategies.base import Suggestions, SuggestRequest
+from rankwise.surrogate.observations import read_trials
+from support.katib import FakeStrategy, Running
 from support.local_runs import (
     LOSS,
     FakeSuggestions,
@@ -326,6 +328,48 @@ for step in range(4 if x < 5 else 100_000):
     assert (sent.status.condition, [m.value for m in sent.status.observation.metrics]) == (6, ["5.7"])
     assert status(tmp_path / "run")["earlyStoppedTrialList"] == [stopped.name]
     assert service.requests[0].experiment.spec.early_stopping.algorithm_name == "medianstop"
+
+
+def test_trials_that_stop_themselves_and_trials_that_are_stopped_are_both_observations(tmp_path: Path) -> None:
+    """Engine and service are the real ones; the strategy writes down what it is asked."""
+    body = """
+best, stale, step = None, 0, 0
+while True:
+    loss = x - (0.1 * step if x >= 5 else min(0.1 * step, 0.2))
+    print(f"loss={loss!r}", flush=True)
+    improved = best is None or loss < best - 0.01
+    best, stale, step = (loss if improved else best), (0 if improved else stale + 1), step + 1
+    if stale >= 5: break
+    if step > 3 and x >= 5: time.sleep(0.05)
+"""
+    stopping = {
+        "algorithmName": "medianstop",
+        "algorithmSettings": [{"name": "min_trials_required", "value": "2"}, {"name": "start_step", "value": "3"}],
+    }
+    points = [{"x": x, "kind": "a"} for x in ("1", "2", "6", "1.5")]
+
+    def answer(request: SuggestRequest) -> Suggestions:
+        return Suggestions(tuple(points[request.issued : request.issued + request.count]))
+
+    file = experiment(tmp_path, body, algorithm={"algorithmName": "fake"}, earlyStopping=stopping)
+    with Running(FakeStrategy(behaviour=answer)) as running:
+        result = go(file, tmp_path / "run", running.address)
+        last = running.fake.requests[-1]
+    # Inside: 0.8 after three evaluations, and five more without an improvement. Outside: at the third report of x = 6.
+    assert [trial.condition for trial in result.trials] == [
+        Condition.SUCCEEDED,
+        Condition.SUCCEEDED,
+        Condition.EARLY_STOPPED,
+        Condition.SUCCEEDED,
+    ]
+    read = read_trials(last.space, last.objective, last.trials)
+    assert (len(read.failed), len(read.pending)) == (0, 0)
+    told = {point["x"]: value for point, value in zip(read.measured, read.values.tolist(), strict=True)}
+    assert told["1"] == pytest.approx(0.8)
+    assert told["2"] == pytest.approx(1.8)
+    assert 5.0 < told["6"] <= 5.8  # what it had reported until its process ended
+    assert result.best is not None
+    assert result.best.assignments["x"] == "1"
 
 
 def test_final_runs(tmp_path: Path, service: FakeSuggestions, endpoint: str) -> None:

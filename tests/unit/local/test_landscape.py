@@ -92,6 +92,42 @@ def test_another_algorithm_is_left_alone(algorithm: str) -> None:
     assert with_landscape(facts, SPACE, FakeEncoder()) is facts
 
 
+def test_a_search_with_several_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture is of configurations, and every training lies on its configuration."""
+    texts = (ParameterText("seed", "int", "0", "2"), *TEXTS)
+    space = parse_space(texts)
+    asked: list[Question] = []
+    fit = of_strategies.fit_models
+
+    def spy(settings: ModelSettings, question: Question) -> Fitted:
+        asked.append(question)
+        return fit(settings, question)
+
+    monkeypatch.setattr(of_strategies, "fit_models", spy)
+    facts = search(seed_parameter="seed", racing="off")
+    trainings = [
+        replace(one, name=f"{one.name}s{seed}", assignments={**one.assignments, "seed": str(seed)})
+        for one in facts.trials
+        for seed in (0, 1)
+    ]
+    facts = replace(
+        facts,
+        trials=tuple(trainings),
+        parameters=tuple(parameter_facts(parameter) for parameter in space.parameters),
+    )
+    encoder = FakeEncoder()
+    found = with_landscape(facts, space, encoder).landscape
+    assert found is not None
+    assert set(found.candidates) == {"rank", "learning_rate"}
+    assert not any("seed" in text for texts in encoder.calls for text in texts)
+    assert found.trials == tuple(one.name for one in trainings)
+    for view in found.views:
+        assert view.trial_x[::2] == view.trial_x[1::2]
+        assert view.trial_y[::2] == view.trial_y[1::2]
+    (question,) = asked
+    assert sorted(question.observations.values) == [1.0, 2.0, 3.0]
+
+
 def noted(facts: SearchFacts, space: object = SPACE, encoder: object = None) -> str:
     told = with_landscape(facts, space, encoder or FakeEncoder())  # type: ignore[arg-type]
     assert told.landscape is None

@@ -16,36 +16,13 @@ from typing import Any
 import optuna
 import optuna_dashboard
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState as OptunaState
 
-from rankwise.report.facts import MetricReport, ParameterFacts, SearchFacts, TrialFacts
-from rankwise.report.to_optuna import build_study, distribution_of, write_database
+from rankwise.report.facts import MetricReport, SearchFacts, TrialFacts
+from rankwise.report.to_optuna import build_study, write_database
 from rankwise.space.trial import Goal, Objective, TrialState
 from support.facts import HOSTILE, PARAMETERS, START, edge_cases, hostile_facts, synthetic_facts
-
-
-@pytest.mark.parametrize(
-    ("parameter", "distribution"),
-    [
-        (ParameterFacts("p", "double", "uniform", 0.0, 0.3), FloatDistribution(0.0, 0.3)),
-        (ParameterFacts("p", "double", "logUniform", 1e-5, 1e-2), FloatDistribution(1e-5, 1e-2, log=True)),
-        (ParameterFacts("p", "double", "uniform", 0.0, 0.3, 0.05), FloatDistribution(0.0, 0.3, step=0.05)),
-        # 0.3 is no multiple of 0.07: Optuna would move the bound to 0.28 and warn
-        (ParameterFacts("p", "double", "uniform", 0.0, 0.3, 0.07), FloatDistribution(0.0, 0.3)),
-        (ParameterFacts("p", "double", "logUniform", 1e-5, 1e-2, 1e-5), FloatDistribution(1e-5, 1e-2, log=True)),
-        (ParameterFacts("p", "int", "uniform", 1, 9, 2), IntDistribution(1, 9, step=2)),
-        (ParameterFacts("p", "int", "logUniform", 1, 1024), IntDistribution(1, 1024, log=True)),
-        (ParameterFacts("p", "int", "uniform", 3, 3), IntDistribution(3, 3)),
-        (ParameterFacts("p", "discrete", values=("32", "4", "8", "16")), IntDistribution(4, 32, log=True)),
-        (ParameterFacts("p", "discrete", values=("0.1", "0.2", "0.3")), FloatDistribution(0.1, 0.3)),
-        (ParameterFacts("p", "discrete", values=("1e-5", "1e-4", "1e-3")), FloatDistribution(1e-5, 1e-3, log=True)),
-        (ParameterFacts("p", "categorical", values=("a", "b", "a")), CategoricalDistribution(("a", "b"))),
-    ],
-)  # fmt: skip
-def test_distributions(parameter: ParameterFacts, distribution: optuna.distributions.BaseDistribution) -> None:
-    assert distribution_of(parameter) == distribution
 
 
 def test_every_trial_is_in_the_study_with_its_state_and_parameters() -> None:

@@ -379,3 +379,34 @@ def test_zero_has_no_sign() -> None:
         assert repr(made(text).canonical("-0.0")) == "0.0"
     # Just below zero, and rounded to it.
     assert made(ParameterText("x", "double", "-1", "1")).to_text(0.5 - 1e-13) == "0.0"
+
+
+# --- the nearest value ------------------------------------------------------------------------------------------------
+
+
+@untimed
+@given(st.one_of(ranges("x", "int"), ranges("x", "double"), lists("x", "discrete")), st.floats(-1e12, 1e12))
+def test_the_nearest_value_is_one_and_a_value_is_its_own(text: ParameterText, number: float) -> None:
+    parameter = made(text)
+    found = parameter.nearest(number)
+    assert parameter.contains(found)
+    again = parameter.number(found)
+    assert again is not None
+    assert parameter.canonical(parameter.nearest(again)) == parameter.canonical(found)
+    if parameter.values is not None and len(parameter.values) <= 50:
+        gaps = [abs(float(value) - number) for value in parameter.values]
+        # Doubles of 1e12 are 1e-4 apart; gaps that differ by less are equal.
+        assert abs(again - number) <= min(gaps) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("number", "log", "expected"), [(22.0, False, "16"), (23.0, True, "32"), (1e9, True, "32"), (-5.0, True, "4")]
+)
+def test_values_of_a_list_are_compared_by_difference_or_ratio(number: float, log: bool, expected: str) -> None:
+    parameter = made(ParameterText("rank", "discrete", list=("32", "4", "8", "16")))
+    assert parameter.nearest(number, log=log) == expected
+
+
+def test_a_category_is_near_no_number() -> None:
+    with pytest.raises(ValueError, match="parameter 'x': a category is near no number"):
+        made(ParameterText("x", "categorical", list=("1", "2"))).nearest(1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from rankwise.errors import InvalidInput, Problem, SurroundingsError
 from rankwise.language.cached import CachedEncoder
 from rankwise.language.text_encoder import EmbeddingIncomplete
 from rankwise.settings import Settings
-from rankwise.space import Goal, Objective, ParameterText, parse_space
+from rankwise.space import Goal, Objective, ParameterText, SearchSpace, parse_space
 from rankwise.strategies.base import SuggestRequest
 from rankwise.suggest.ahead import EmbedAhead
 from rankwise.suggest.wiring import EncoderChecked, wire
@@ -115,3 +116,25 @@ def test_the_first_request_begins_it_where_vectors_are_used(tmp_path: Path, surr
     assert len(strategy.suggest(request(surrogate=surrogate)).assignments) == 1
     assert strategy.ahead.wait(SECONDS)
     assert len({text for texts in fake.calls for text in texts}) == made
+
+
+def test_seeds_are_not_read(tmp_path: Path) -> None:
+    """Configurations are embedded once, whatever seeds they are trained with."""
+    (seed,) = parse_space([ParameterText("chance", "int", "0", "4")]).parameters
+    space = SearchSpace([seed, *SPACE.parameters])
+    fake = FakeEncoder()
+    cached = CachedEncoder(fake, tmp_path)
+    ahead = EmbedAhead(lambda *_: cached)
+    asked = replace(request(seed_parameter="chance", seeds="2"), space=space)
+    ahead.want(asked)
+    assert ahead.wait(SECONDS)
+    texts = {text for texts in fake.calls for text in texts}
+    assert len(texts) == COUNT
+    assert not any("chance" in text for text in texts)
+    # They are those of the search without seeds.
+    ahead.want(request("another"))
+    assert ahead.wait(SECONDS)
+    assert (cached.misses, cached.hits) == (COUNT, COUNT)
+    strategy = wire(Settings(cache=tmp_path / "other"), fake).strategies["language-bo"]
+    answer = strategy.suggest(replace(asked, count=3))
+    assert [point["chance"] for point in answer.assignments] == ["0", "0", "0"]

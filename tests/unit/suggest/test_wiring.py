@@ -102,5 +102,5 @@ def test_with_other_mistakes_no_model_is_loaded(tmp_path: Path) -> None:
 
 def test_strategies_without_a_language_model_are_left_as_they_are(tmp_path: Path) -> None:
     known = wire(Settings(cache=tmp_path)).strategies
-    assert known.keys() == {"language-bo", "sobol", "random"}
+    assert known.keys() == {"language-bo", "optuna-tpe", "sobol", "random"}
     assert [name for name, strategy in known.items() if isinstance(strategy, EncoderChecked)] == ["language-bo"]

@@ -103,6 +103,27 @@ def test_a_trial_from_options_to_manifest(
     assert "finished" in again.err
 
 
+def test_a_trial_that_stops_itself_ends_well_with_its_last_value(
+    llama: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No loss falls by 50 nats: five evaluations after the first one, the default patience, are the last."""
+    more = ["--steps", "40", "--evaluate-every", "1", "--early-stop-delta", "50", "--objective", "rougeL"]
+    place = ["--store", str(tmp_path), "--trial", "t", "--metrics", "exact_match", "--generate-samples", "2"]
+    assert main(arguments(llama, data, *more, *place)) == 0  # Katib: succeeded
+    told = metrics(capsys.readouterr().out)
+    losses = [value for name, value in told if name == "loss"]
+    assert len(losses) >= 6
+    manifest = stored(tmp_path)
+    assert manifest.outcome is Outcome.EARLY_STOPPED
+    assert [entry["step"] for entry in manifest.history] == [1, 2, 3, 4, 5, 6]
+    # What Katib reads last is what the manifest keeps, the metrics that only the end measures among them.
+    last = dict(told)
+    assert {name: last[name] for name in ("loss", "rougeL", "exact_match")} == {
+        name: manifest.metrics[name] for name in ("loss", "rougeL", "exact_match")
+    }
+    assert "adapter" in manifest.artifacts
+
+
 def test_another_configuration_of_a_finished_trial_is_trained(llama: Path, data: Path, tmp_path: Path) -> None:
     for rank in ("2", "3"):
         place = ["--store", str(tmp_path), "--trial", "t", "--rank", rank, "--steps", "1"]
