@@ -18,6 +18,7 @@ from rankwise.report.facts import SearchFacts, TrialFacts
 from rankwise.report.sources import cost_facts, curve, environment_facts, subset_share
 from rankwise.report.words import number, plural
 from rankwise.space.trial import parse_finite
+from rankwise.strategies.choice import aims_of
 
 _NAMED = 20
 """Names that a message lists at most."""
@@ -106,7 +107,7 @@ def search_facts(snapshot: Snapshot, store: str | None, now: dt.datetime | None 
         algorithm=experiment.algorithm,
         parameters=parameters,
         trials=tuple(_trial(trial, stored) for trial in snapshot.trials),
-        default_configuration=default,
+        default_configuration=default or aims_of(experiment.algorithm.settings, experiment.objective).goals.default,
         environment=replace(
             environment,
             versions={**environment.versions, "rankwise, this report": rankwise.__version__},
@@ -121,7 +122,7 @@ def search_facts(snapshot: Snapshot, store: str | None, now: dt.datetime | None 
     )
     notes = (
         *_progress(experiment, facts, now),
-        *_optimal(snapshot, facts.best),
+        *_optimal(snapshot, facts),
         *_counts(snapshot),
         *snapshot.notes,
         *parameter_notes,
@@ -201,22 +202,24 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
 
 
-def _optimal(snapshot: Snapshot, best: TrialFacts | None) -> list[str]:
+def _optimal(snapshot: Snapshot, facts: SearchFacts) -> list[str]:
     """Why the best trial is not the one of ``status.currentOptimalTrial``, when it is not."""
-    experiment, theirs = snapshot.experiment, snapshot.experiment.optimal
+    experiment, theirs, best = snapshot.experiment, snapshot.experiment.optimal, facts.best
     if theirs == (best.name if best else ""):
         return []
     metric = experiment.objective.metric
     if not theirs:
         assert best is not None  # noqa: S101 - else both would be empty
         return [f"Katib's status names no best trial yet; here it is {best.name} ({metric} {number(best.value)})."]
-    ours = f"here it is {best.name} ({metric} {number(best.value)})" if best else "here no trial has a value"
+    aims = facts.aims
+    none = "here no trial has a value" if aims.is_objective_alone else "here no trial is what the search looks for"
+    ours = f"here it is {best.name} ({metric} {number(best.value)})" if best else none
     trial = next((trial for trial in snapshot.trials if trial.name == theirs), None)
-    return [f"Katib's status calls {theirs} the best trial, {ours}: {_why(snapshot, trial, best)}."]
+    return [f"Katib's status calls {theirs} the best trial, {ours}: {_why(snapshot, trial, facts)}."]
 
 
-def _why(snapshot: Snapshot, theirs: ClusterTrial | None, best: TrialFacts | None) -> str:
-    experiment = snapshot.experiment
+def _why(snapshot: Snapshot, theirs: ClusterTrial | None, facts: SearchFacts) -> str:
+    experiment, best = snapshot.experiment, facts.best
     if theirs is None:
         if experiment.optimal in snapshot.foreign:
             return "that trial belongs to another Experiment object of this name"
@@ -226,6 +229,8 @@ def _why(snapshot: Snapshot, theirs: ClusterTrial | None, best: TrialFacts | Non
         return f"it reported {theirs.reported!r}, which Katib takes for the best value though it is no finite number"
     if theirs.value is None:
         return f"its condition is {theirs.condition}, so its value does not count here"
+    if not facts.aims.is_objective_alone:
+        return "Katib looks at one training's objective alone, this search at its bounds, costs or seeds as well"
     assert best is not None  # noqa: S101 - a trial with a value is there
     if best.value == theirs.value:
         return "both have the same value, and the earlier suggestion counts here"

@@ -1,7 +1,7 @@
-"""Which configuration a run chose: that of the best trial, or with several seeds the one with the best mean.
+"""Which configuration a run chose (:mod:`rankwise.strategies.choice`): it is trained anew in the end.
 
-Katib's status names the best single trial (:mod:`rankwise.local.status`), also where trials differ in nothing but their
-seed. What is trained on more data in the end is not what was lucky once.
+Katib's status names the best single trial (:mod:`rankwise.local.status`), also where it breaks a bound of the search,
+costs more than it is worth, or was lucky with its seed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rankwise.errors import InvalidInput
 from rankwise.local.experiment import Experiment
 from rankwise.local.records import Condition, TrialRecord
-from rankwise.local.status import best_trial, trial_value
+from rankwise.local.status import trial_value
 from rankwise.space.trial import Trial, TrialState
-from rankwise.strategies.seeds import best_configuration, read_plan
+from rankwise.strategies.choice import aims_of, leader, tried
+
+STATES = {
+    Condition.CREATED: TrialState.PENDING,
+    Condition.RUNNING: TrialState.PENDING,
+    Condition.INTERRUPTED: TrialState.PENDING,
+    Condition.SUCCEEDED: TrialState.SUCCEEDED,
+    Condition.FAILED: TrialState.FAILED,
+    Condition.METRICS_UNAVAILABLE: TrialState.UNAVAILABLE,
+    Condition.EARLY_STOPPED: TrialState.EARLY_STOPPED,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +43,33 @@ class Choice:
     standard_error: float | None = None
 
 
-def choose(experiment: Experiment, trials: Sequence[TrialRecord]) -> Choice | None:
-    """The configuration chosen among the trials so far; None where none has a value."""
-    try:
-        plan = read_plan(experiment.space, experiment.algorithm_settings)
-    except InvalidInput:
-        # Another service than ours searched, with settings of its own: ours refuses them before the search.
-        plan = None
-    if plan is None:
-        best = best_trial(experiment, trials)
-        value = None if best is None else trial_value(experiment, best)
-        return None if best is None or value is None else Choice(best, value)
-    known = {trial.name: trial for trial in trials}
-    told = [_told(experiment, trial) for trial in trials]
-    found = best_configuration(told, experiment.objective, plan.parameter, plan.space.key)
-    if found is None:
+def metrics_of(experiment: Experiment, record: TrialRecord) -> dict[str, float]:
+    """Every finite metric of a trial under its metric strategy."""
+    strategies = experiment.metric_strategies
+    return {s.name: v for s in record.summaries if (v := s.value(strategies[s.name])) is not None}
+
+
+def choose(experiment: Experiment, records: Sequence[TrialRecord]) -> Choice | None:
+    """The configuration chosen among the trials so far; None where none is what the search looks for.
+
+    Args:
+        experiment: whose settings say what is looked for.
+        records: its trials in the order of suggestion.
+    """
+    trials = [_told(experiment, record) for record in records]
+    aims = aims_of(experiment.algorithm_settings, experiment.objective)
+    best = leader(trials, aims)
+    if best is None:
         return None
-    return Choice(known[found.trial.name], found.value, found.trainings, found.standard_error)
+    chosen = next(one for one in tried(trials, aims) if one.row == best.row)
+    return Choice(records[best.row], best.value, chosen.trainings, chosen.trial.standard_error)
 
 
-def _told(experiment: Experiment, trial: TrialRecord) -> Trial:
-    value = trial_value(experiment, trial)
-    if value is None:
-        state = TrialState.FAILED if trial.condition.is_finished else TrialState.PENDING
-    else:
-        stopped = trial.condition is Condition.EARLY_STOPPED
-        state = TrialState.EARLY_STOPPED if stopped else TrialState.SUCCEEDED
-    return Trial(trial.name, trial.assignments, state, value)
+def _told(experiment: Experiment, record: TrialRecord) -> Trial:
+    value = trial_value(experiment, record)
+    state = STATES[record.condition]
+    if value is None and state is TrialState.SUCCEEDED:
+        state = TrialState.UNAVAILABLE
+    if state not in (TrialState.SUCCEEDED, TrialState.EARLY_STOPPED):
+        value = None
+    return Trial(record.name, record.assignments, state, value, metrics_of(experiment, record))

@@ -15,6 +15,7 @@ from rankwise.local.landscape import with_landscape
 from rankwise.local.progress import choose_output, configuration_text
 from rankwise.local.report_command import show_report
 from rankwise.local.service import still_computing
+from rankwise.local.status import trial_value
 
 EXIT_FAILED = 4
 
@@ -81,7 +82,10 @@ def print_result(result: RunResult) -> None:
     print(result.verdict.message)
     choice = result.choice
     if choice is None:
-        print(f"no trial ended with a value; the trials' outputs are in {result.folder / 'trials'}")
+        valued = any(trial_value(result.experiment, trial) is not None for trial in result.trials)
+        # Trials with a value are none to train anew where they break a bound, or fail with most seeds.
+        why = "no trial with a value is what the search looks for" if valued else "no trial ended with a value"
+        print(f"{why}; the trials' outputs are in {result.folder / 'trials'}")
         return
     metric = result.experiment.objective.metric
     value = f"{choice.value:g}"

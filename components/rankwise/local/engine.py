@@ -56,7 +56,7 @@ class RunResult:
         experiment: the Experiment.
         folder: the run folder, absolute.
         verdict: how the Experiment ended.
-        choice: the configuration chosen; None when no trial has a value.
+        choice: the configuration chosen; None when no trial is what the search looks for.
         trials: every trial, in the order of suggestion.
         finals: the final runs.
         facts: all of it for the report.

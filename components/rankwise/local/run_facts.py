@@ -16,6 +16,7 @@ from typing import TypeVar
 import rankwise
 from rankwise.artifacts.manifest import Manifest
 from rankwise.artifacts.store import NotFound, Store
+from rankwise.local.choice import STATES, metrics_of
 from rankwise.local.experiment import Experiment
 from rankwise.local.finals import BEST, DEFAULT, final_name
 from rankwise.local.journal import Journal
@@ -40,20 +41,11 @@ from rankwise.report.sources import (
     read_manifest,
     subset_share,
 )
-from rankwise.space.trial import TrialState, parse_finite
+from rankwise.space.trial import parse_finite
+from rankwise.strategies.choice import aims_of
 from rankwise.train.replay import LEAD, LEAD_WORDS, TEST
 
 T = TypeVar("T")
-
-_STATES = {
-    Condition.CREATED: TrialState.PENDING,
-    Condition.RUNNING: TrialState.PENDING,
-    Condition.INTERRUPTED: TrialState.PENDING,
-    Condition.SUCCEEDED: TrialState.SUCCEEDED,
-    Condition.FAILED: TrialState.FAILED,
-    Condition.METRICS_UNAVAILABLE: TrialState.UNAVAILABLE,
-    Condition.EARLY_STOPPED: TrialState.EARLY_STOPPED,
-}
 
 RUN_COMMAND = "rankwise run experiment.yaml"
 """Makes a run anew from the Experiment that its folder holds."""
@@ -90,7 +82,8 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store) -> Sear
         algorithm=AlgorithmFacts(experiment.algorithm_name, dict(experiment.algorithm_settings)),
         parameters=tuple(parameter_facts(parameter) for parameter in experiment.space.parameters),
         trials=tuple(trials),
-        default_configuration=experiment.default_configuration,
+        default_configuration=experiment.default_configuration
+        or aims_of(experiment.algorithm_settings, experiment.objective).goals.default,
         finals=Finals(default=default, best=best, lead=lead_baseline(manifests, store)),
         environment=_environment(manifests),
         started=_time(journal.start_time),
@@ -103,8 +96,6 @@ def search_facts(experiment: Experiment, journal: Journal, store: Store) -> Sear
 def _trial(
     experiment: Experiment, journal: Journal, record: TrialRecord, manifest: Manifest | None, problem: str
 ) -> TrialFacts:
-    strategies = experiment.metric_strategies
-    metrics = {s.name: v for s in record.summaries if (v := s.value(strategies[s.name])) is not None}
     notes = [f"suggested by a fallback: {record.labels[key]}" for key in record.labels if key.endswith("/fallback")]
     if record.condition.is_finished and record.condition is not Condition.SUCCEEDED:
         notes.append(record.reason)
@@ -115,10 +106,10 @@ def _trial(
     return TrialFacts(
         name=record.name,
         assignments=record.assignments,
-        state=_STATES[record.condition],
+        state=STATES[record.condition],
         condition=record.condition.value,
         value=trial_value(experiment, record),
-        metrics=metrics,
+        metrics=metrics_of(experiment, record),
         started=_time(record.start_time),
         completed=_time(record.completion_time),
         seconds=record.seconds,

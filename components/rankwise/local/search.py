@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from rankwise.local.choice import choose
+from rankwise.local.choice import Choice, choose
 from rankwise.local.client import SuggestionClient
 from rankwise.local.early_stopping import MedianStop
 from rankwise.local.experiment import Experiment
@@ -54,6 +54,7 @@ class Search:
         self._client = client
         self._poll = poll
         self._trials = journal.trials()
+        self._chosen: tuple[list[TrialRecord], Choice | None] = ([], None)
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -110,7 +111,9 @@ class Search:
         finished = [trial for trial in self._trials if trial.condition.is_finished]
         limit = self._experiment.max_trial_count
         now = time.time()
-        choice = choose(self._experiment, self._trials)
+        if self._chosen[0] is not self._trials:  # asked ten times a second; trials change less often
+            self._chosen = self._trials, choose(self._experiment, self._trials)
+        choice = self._chosen[1]
         return Snapshot(
             metric=self._experiment.objective.metric,
             finished=len(finished),

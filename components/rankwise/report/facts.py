@@ -27,6 +27,8 @@ from rankwise.errors import InvalidInput, Problem
 from rankwise.report.codec import decode, encode
 from rankwise.report.landscape_facts import LandscapeFacts
 from rankwise.space.trial import Objective, Trial, TrialState
+from rankwise.strategies.choice import Aims, aims_of, leader
+from rankwise.strategies.configurations import without
 
 SCHEMA_VERSION = 1
 
@@ -417,17 +419,17 @@ class SearchFacts:
 
     @property
     def best(self) -> TrialFacts | None:
-        """The trial with the best value of the objective; the earliest of equals; None when none has a value.
+        """The trial that the search has found (:mod:`rankwise.strategies.choice`); None when it has found none.
 
         An early-stopped trial counts with the value that it reported, as it does in Katib's optimal trial.
         """
-        best: TrialFacts | None = None
-        for trial in self.trials:
-            if trial.value is not None and (
-                best is None or best.value is None or self.objective.better(trial.value, best.value)
-            ):
-                best = trial
-        return best
+        found = leader([trial.as_trial() for trial in self.trials], self.aims)
+        return None if found is None else self.trials[found.row]
+
+    @property
+    def aims(self) -> Aims:
+        """What the search is for beside the objective."""
+        return aims_of(self.algorithm.settings, self.objective)
 
     def same_configuration(self, a: Mapping[str, str], b: Mapping[str, str]) -> bool:
         """Whether two configurations have the same names with the same values (``3e-4`` is ``0.0003``)."""
@@ -438,17 +440,13 @@ class SearchFacts:
 
     @property
     def default_trial(self) -> TrialFacts | None:
-        """The first trial with a value whose configuration is the default one; None when there is none."""
+        """The first trial with a value whose configuration is the default one, whatever its seed; None without one."""
         if self.default_configuration is None:
             return None
-        return next(
-            (
-                trial
-                for trial in self.trials
-                if trial.value is not None and self.same_configuration(trial.assignments, self.default_configuration)
-            ),
-            None,
-        )
+        seed = self.aims.seed_parameter
+        default = without(self.default_configuration, seed)
+        valued = (trial for trial in self.trials if trial.value is not None)
+        return next((t for t in valued if self.same_configuration(without(t.assignments, seed), default)), None)
 
 
 def _unique(what: str, names: Iterable[str]) -> None:

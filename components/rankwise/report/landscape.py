@@ -219,6 +219,7 @@ def _marks(facts: SearchFacts, trials: Sequence[Numbered]) -> list[tuple[int, st
     """
     left = {"xanchor": "right", "xshift": -7}
     right = {"xanchor": "left", "xshift": 7}
+    best = facts.best
     marks: dict[int, dict[str, object]] = {len(trials) - 1: {**right}, 0: {**left}} if trials else {}
-    marks |= {i: {"yshift": 18} for i, (_, trial) in enumerate(trials) if trial is facts.best}
+    marks |= {i: {"yshift": 18} for i, (_, trial) in enumerate(trials) if trial is best}
     return [(i, str(trials[i][0]), where) for i, where in sorted(marks.items())]

@@ -225,6 +225,33 @@ def test_another_best_trial_than_katibs_is_explained(optimal: str, trials: list[
     assert len([note for note in notes if said in note]) == 1, notes
 
 
+def settled(document: dict[str, Any], **settings: str) -> dict[str, Any]:
+    document["spec"]["algorithm"]["algorithmSettings"] = [{"name": n, "value": v} for n, v in settings.items()]
+    return document
+
+
+def test_the_best_trial_keeps_the_bounds_of_the_search() -> None:
+    def measured(value: str, seconds: str) -> list[dict[str, Any]]:
+        return [metric("loss", value), metric("seconds", seconds)]
+
+    trials = [trial(0, metrics=measured("0.5", "9")), trial(1, metrics=measured("1", "4"))]
+    dear, cheap = names(trials)
+    facts = facts_of(settled(experiment(optimal=dear, trials=2), constraints="seconds<=5"), *trials)
+    assert facts.best is not None
+    assert facts.best.name == cheap
+    said = "Katib looks at one training's objective alone, this search at its bounds, costs or seeds as well"
+    assert [note for note in facts.notes if f"calls {dear} the best trial, here it is {cheap}" in note and said in note]
+    facts = facts_of(settled(experiment(optimal=dear, trials=2), constraints="seconds<=1"), *trials)
+    assert facts.best is None
+    assert [note for note in facts.notes if "here no trial is what the search looks for" in note]
+
+
+def test_the_default_may_stand_in_the_settings() -> None:
+    default = '{"learning_rate": 1e-4, "rank": 8, "modules": "attention"}'
+    facts = facts_of(settled(experiment(), default_configuration=default))
+    assert facts.default_configuration == {"learning_rate": "1e-4", "rank": "8", "modules": "attention"}
+
+
 def test_a_running_experiment_says_so() -> None:
     document = experiment(ended="", trials=3)
     trials = [trial(0, metrics=loss("1")), trial(1, "Running"), trial(2, "Created")]

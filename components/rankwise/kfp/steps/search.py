@@ -149,7 +149,11 @@ def search(
     facts = replace(facts, default_configuration=experiment.default_configuration)
     best = facts.best
     if best is None or best.value is None:
-        raise ExperimentFailed(f"no trial of Experiment {facts.experiment} has a value of its objective")
+        if any(trial.value is not None for trial in facts.trials):
+            said = "keeps its bounds, or has what it weighs"
+        else:
+            said = "has a value of its objective"
+        raise ExperimentFailed(f"no trial of Experiment {facts.experiment} {said}")
     found = Best(
         experiment=facts.experiment,
         namespace=facts.namespace,
