@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankwise.errors import InvalidInput, Problem, SurroundingsError
+from rankwise.strategies.goals import Constraint, parse_constraints
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
@@ -37,6 +38,12 @@ def main(argv: Sequence[str]) -> int:
         action="store_false",
         help="leave out the picture of the embedding space, for which the language model is read (some seconds)",
     )
+    parser.add_argument(
+        "--budget",
+        metavar="BOUNDS",
+        default="",
+        help="name the best configuration within these bounds as well, e.g. 'peak_memory_bytes<=8GB, seconds<=10min'",
+    )
     parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace of the Experiment; asks a cluster")
     cluster = parser.add_argument_group("with --namespace")
     cluster.add_argument("--kubeconfig", metavar="FILE", type=Path, help="default: KUBECONFIG, or ~/.kube/config")
@@ -48,12 +55,12 @@ def main(argv: Sequence[str]) -> int:
         "RANKWISE_STORE, else what the trials' commands name)",
     )
     arguments = parser.parse_args(list(argv))
-    _check(arguments)
+    budget = _check(arguments)
     if arguments.namespace is None:
         from rankwise.local.report_command import report_run
 
         folder = Path(arguments.subject)
-        report_run(folder, arguments.output or folder, arguments.landscape)
+        report_run(folder, arguments.output or folder, arguments.landscape, budget)
         return 0
     report_experiment(
         arguments.subject,
@@ -63,13 +70,19 @@ def main(argv: Sequence[str]) -> int:
         context=arguments.context,
         store=arguments.store or os.environ.get("RANKWISE_STORE") or None,
         landscape=arguments.landscape,
+        budget=budget,
     )
     return 0
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what does not fit together, all of it at once."""
-    problems = []
+def _check(arguments: argparse.Namespace) -> Sequence[Constraint]:
+    """The budget; what is wrong or does not fit together is refused, all of it at once."""
+    problems: list[Problem] = []
+    budget: Sequence[Constraint] = ()
+    try:
+        budget = parse_constraints(arguments.budget, path="--budget")
+    except InvalidInput as error:
+        problems += error.problems
     if arguments.namespace is None:
         for name in ("kubeconfig", "context", "store"):
             if (value := getattr(arguments, name)) is not None:
@@ -81,6 +94,7 @@ def _check(arguments: argparse.Namespace) -> None:
                 problems.append(Problem(path, value, "a name in the cluster: lower case letters, digits, - and ."))
     if problems:
         raise InvalidInput(problems)
+    return budget
 
 
 def report_experiment(
@@ -92,6 +106,7 @@ def report_experiment(
     context: str | None = None,
     store: str | None = None,
     landscape: bool = True,
+    budget: Sequence[Constraint] = (),
 ) -> None:
     """Read an Experiment from the cluster, write its report into ``target`` and print its tables.
 
@@ -103,6 +118,7 @@ def report_experiment(
         context: one of its contexts; None for the current one.
         store: URI of the trials' store; None takes the one that the trials' commands name.
         landscape: whether the embedding space is shown where it can be had.
+        budget: bounds of the reader's own, within which the best configuration is named as well.
 
     Raises:
         InvalidInput: there is no such Experiment, no kubeconfig, or the store's URI is wrong.
@@ -126,4 +142,4 @@ def report_experiment(
     print(trial_table(facts))
     if landscape:
         facts = with_landscape(facts, snapshot.experiment.parameters)
-    show_report(facts, target)
+    show_report(facts, target, budget)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from rankwise.errors import InvalidInput, Problem
@@ -13,15 +14,17 @@ from rankwise.local.landscape import with_landscape
 from rankwise.local.run_facts import search_facts
 from rankwise.local.search import EXPERIMENT_FILE
 from rankwise.report.facts import SearchFacts
+from rankwise.strategies.goals import Constraint
 
 
-def report_run(folder: Path, target: Path, landscape: bool = True) -> None:
+def report_run(folder: Path, target: Path, landscape: bool = True, budget: Sequence[Constraint] = ()) -> None:
     """Read a run folder, write its report into ``target`` and print the table.
 
     Args:
         folder: the run's.
         target: folder for the report.
         landscape: whether the embedding space is shown where it can be had.
+        budget: bounds of the reader's own, within which the best configuration is named as well.
 
     Raises:
         InvalidInput: there is no run in the folder.
@@ -36,11 +39,11 @@ def report_run(folder: Path, target: Path, landscape: bool = True) -> None:
     experiment = load_experiment(folder / EXPERIMENT_FILE)
     with Journal(folder / JOURNAL_FILE) as journal:
         facts = search_facts(experiment, journal, trial_store(experiment, folder))
-    show_report(with_landscape(facts, experiment.space) if landscape else facts, target)
+    show_report(with_landscape(facts, experiment.space) if landscape else facts, target, budget)
 
 
-def show_report(facts: SearchFacts, target: Path) -> None:
-    """Write the report and print its table and where it is.
+def show_report(facts: SearchFacts, target: Path, budget: Sequence[Constraint] = ()) -> None:
+    """Write the report and print its tables and where it is.
 
     Raises:
         SurroundingsError: the folder cannot be written.
@@ -49,7 +52,7 @@ def show_report(facts: SearchFacts, target: Path) -> None:
     from rankwise.report.to_markdown import terminal_table
     from rankwise.report.write import write_report
 
-    paths = write_report(facts, target)
-    print(terminal_table(facts))
+    paths = write_report(facts, target, budget)
+    print(terminal_table(facts, budget))
     print(f"report: {paths.html}")
     print(f"study:  optuna-dashboard {shlex.quote(f'sqlite:///{paths.optuna}')}")

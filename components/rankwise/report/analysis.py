@@ -10,9 +10,14 @@ import numpy as np
 
 from rankwise.report import words
 from rankwise.report.compare import Comparison, Verdict, compare, plain_metric
-from rankwise.report.facts import Example, SearchFacts, TrialFacts
+from rankwise.report.facts import Example, SearchFacts
+from rankwise.report.front import FrontAnalysis, analyse_fronts, trial_runs
+from rankwise.report.goals import GoalAnalysis, analyse_goals
+from rankwise.report.seeded import SeededConfiguration, seeded_configurations
 from rankwise.report.to_optuna import importances_of
 from rankwise.space.trial import TrialState
+from rankwise.strategies.choice import leaders
+from rankwise.strategies.goals import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +81,14 @@ class Analysis:
         counts: trial state -> number of trials.
         best: name of the best trial; None without one.
         default_trial: name of the trial that had the default configuration; None without one.
-        best_so_far: best value up to each trial (None until the first value), in the order of the trials.
+        best_so_far: value of the best trial up to each one (None until there is one), in the order of the trials.
+        goals: costs, bounds and prices.
+        fronts: what quality costs.
+        seeded: configurations that were trained with several seeds.
         comparisons: best against default on the test split, the objective's metric first.
         against_lead: best against the baseline without training.
+        among_trials: best against default among the trials, on validation; empty where one of them was not tried, or
+            both are one.
         importances: see :class:`Importances`.
         proxy: see :class:`ProxyCost`.
         examples: see :class:`ExampleRow`.
@@ -90,8 +100,12 @@ class Analysis:
     best: str | None
     default_trial: str | None
     best_so_far: tuple[float | None, ...]
+    goals: GoalAnalysis
+    fronts: FrontAnalysis
+    seeded: tuple[SeededConfiguration, ...]
     comparisons: tuple[Comparison, ...]
     against_lead: tuple[Comparison, ...]
+    among_trials: tuple[Comparison, ...]
     importances: Importances
     proxy: ProxyCost
     examples: tuple[ExampleRow, ...]
@@ -99,20 +113,30 @@ class Analysis:
     headline: str
 
 
-def analyse(facts: SearchFacts) -> Analysis:
-    """Derive everything that a report shows."""
+def analyse(facts: SearchFacts, budget: Sequence[Constraint] = ()) -> Analysis:
+    """Derive everything that a report shows.
+
+    Args:
+        facts: the search.
+        budget: bounds of the reader's own, within which the best configuration is named as well.
+    """
     finals = facts.finals
     comparisons = compare(finals.default, finals.best, facts.objective) if finals.default and finals.best else ()
     against_lead = compare(finals.lead, finals.best, facts.objective) if finals.lead and finals.best else ()
-    verdict, headline = _verdict(facts, comparisons, against_lead)
+    goals, seeded, runs = analyse_goals(facts), seeded_configurations(facts), trial_runs(facts)
+    verdict, headline = _verdict(facts, _state_sentence(facts, goals, seeded), comparisons, against_lead)
     best, default_trial = facts.best, facts.default_trial
     return Analysis(
         counts={state.value: sum(trial.state is state for trial in facts.trials) for state in TrialState},
         best=best.name if best else None,
         default_trial=default_trial.name if default_trial else None,
         best_so_far=_best_so_far(facts),
+        goals=goals,
+        fronts=analyse_fronts(facts, budget),
+        seeded=seeded,
         comparisons=comparisons,
         against_lead=against_lead,
+        among_trials=compare(runs.default, runs.best, facts.objective) if runs and runs.default and runs.best else (),
         importances=_importances(facts),
         proxy=_proxy(facts),
         examples=_examples(facts),
@@ -122,13 +146,8 @@ def analyse(facts: SearchFacts) -> Analysis:
 
 
 def _best_so_far(facts: SearchFacts) -> tuple[float | None, ...]:
-    best: float | None = None
-    row: list[float | None] = []
-    for trial in facts.trials:
-        if trial.value is not None and (best is None or facts.objective.better(trial.value, best)):
-            best = trial.value
-        row.append(best)
-    return tuple(row)
+    found = leaders([trial.as_trial() for trial in facts.trials], facts.aims)
+    return tuple(None if one is None else one.value for one in found)
 
 
 MINIMUM_TRIALS = 10
@@ -190,33 +209,56 @@ def _examples(facts: SearchFacts) -> tuple[ExampleRow, ...]:
     return tuple(ExampleRow(key[0], key[1], before.get(key), after.get(key)) for key in keys)
 
 
-def _state_sentence(facts: SearchFacts, best: TrialFacts | None) -> str:
-    total = len(facts.trials)
+def _state_sentence(facts: SearchFacts, goals: GoalAnalysis, seeded: Sequence[SeededConfiguration]) -> str:
+    total, best, metric = len(facts.trials), facts.best, facts.objective.metric
+    measured = sum(trial.value is not None for trial in facts.trials)
     if total == 0:
         return "No trial was started yet."
+    if best is None and measured:
+        return f"Not one of {words.plural(measured, 'trial')} with a value {_demands(goals)}."
     if best is None:
         finished = sum(trial.state.is_finished for trial in facts.trials)
         if finished == 0:
             return f"{words.plural(total, 'trial')} started, none has ended yet."
         if finished == 1:
-            return f"The one finished trial has no value of {facts.objective.metric}."
-        return f"Not one of the {words.plural(finished, 'finished trial')} has a value of {facts.objective.metric}."
-    measured = sum(trial.value is not None for trial in facts.trials)
+            return f"The one finished trial has no value of {metric}."
+        return f"Not one of the {words.plural(finished, 'finished trial')} has a value of {metric}."
+    by = " by F (the objective and what it costs)" if goals.cost else ""
+    keep = sum(goals.keeps.values())
+    among = f", {keep:,} of which keep all bounds," if goals.bounds else ""
     return (
-        f"The best of {words.plural(measured, 'trial')} with a value reached {facts.objective.metric} "
-        f"{words.number(best.value)} on validation."
+        f"The best{by} of {words.plural(measured, 'trial')} with a value{among} reached {metric} "
+        f"{best_value(facts, seeded)} on validation."
     )
 
 
+def _demands(goals: GoalAnalysis) -> str:
+    """What trials with a value lack where none is the best."""
+    lacking = ["is known to keep all bounds"] if goals.bounds else []
+    lacking += ["has every cost that counts"] if goals.cost else []
+    return " and ".join(lacking) or "is of a configuration that succeeds with most seeds"
+
+
+def best_value(facts: SearchFacts, seeded: Sequence[SeededConfiguration]) -> str:
+    """The best trial's value, as a mean with its error where there are several seeds; "" without one."""
+    best = facts.best
+    if best is None:
+        return ""
+    group = next((one for one in seeded if best.name in one.trials), None)
+    if group is None:
+        return words.number(best.value)
+    return f"{group.text} (mean of {words.plural(group.trainings, 'training')})"
+
+
 def _verdict(
-    facts: SearchFacts, comparisons: tuple[Comparison, ...], against_lead: tuple[Comparison, ...]
+    facts: SearchFacts, state: str, comparisons: tuple[Comparison, ...], against_lead: tuple[Comparison, ...]
 ) -> tuple[str, str]:
     finals = facts.finals
     own = plain_metric(facts.objective.metric)
     main = next((item for item in comparisons if plain_metric(item.metric) == own), None)
     if finals.default is None or finals.best is None or main is None:
         open_point = "Best and default were not compared on the test split."
-        return f"{_state_sentence(facts, facts.best)} {open_point}", "open"
+        return f"{state} {open_point}", "open"
     if facts.same_configuration(finals.default.assignments, finals.best.assignments):
         return "The search found nothing better than the default configuration: it is the best one itself.", "unknown"
     text = _main_sentence(main)

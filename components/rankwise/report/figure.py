@@ -19,6 +19,8 @@ from rankwise.report.facts import ParameterFacts, SearchFacts, TrialFacts
 from rankwise.space.trial import Goal
 
 BLUE, VERMILION, GREY, INK = "#0072B2", "#D55E00", "#9AA0A6", "#22262B"
+GREEN, PURPLE, ORANGE = "#009E73", "#A3487F", "#B97A00"
+"""Two of them darker than the palette's, which are too light for thin marks on white."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', Arial, sans-serif"
 
 
@@ -99,6 +101,12 @@ def value_axis_options(values: Sequence[float], title: str) -> dict[str, object]
     margin = 0.06 * (high - low) or abs(low) * 0.1 or 1.0
     axis: dict[str, object] = {"title": {"text": title}, "range": [low - margin, high + margin]}
     return {**axis, "type": "log"} if log else axis
+
+
+def trial_axis(trials: int) -> dict[str, object]:
+    """The axis of the trials' numbers."""
+    ticks = {"dtick": 1} if trials < 8 else {}
+    return {"title": {"text": "trial"}, "range": [0.4, trials + 0.6], "tickformat": "d", **ticks}
 
 
 def jitter(index: int, parameter: ParameterFacts) -> float:

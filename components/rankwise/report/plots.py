@@ -14,6 +14,7 @@ from rankwise.report.figure import (
     BLUE,
     GREY,
     INK,
+    PURPLE,
     VERMILION,
     Plot,
     describe,
@@ -22,6 +23,7 @@ from rankwise.report.figure import (
     new_figure,
     parameter_text,
     safe,
+    trial_axis,
     value_axis_options,
 )
 from rankwise.report.scale import Axis, Scale, axis_of
@@ -39,13 +41,21 @@ def history(facts: SearchFacts, analysis: Analysis) -> Plot | None:
         return None
     figure = new_figure(380)
     numbered = list(enumerate(facts.trials, start=1))
-    succeeded = [(i, t) for i, t in numbered if t.value is not None and t.state is TrialState.SUCCEEDED]
-    stopped = [(i, t) for i, t in numbered if t.value is not None and t.state is not TrialState.SUCCEEDED]
+    violating = {name for name, keeps in analysis.goals.keeps.items() if not keeps}
+    valued = [(i, t) for i, t in numbered if t.value is not None and t.name not in violating]
+    succeeded = [(i, t) for i, t in valued if t.state is TrialState.SUCCEEDED]
+    stopped = [(i, t) for i, t in valued if t.state is not TrialState.SUCCEEDED]
+    outside = [(i, t) for i, t in numbered if t.value is not None and t.name in violating]
     failed = [(i, t) for i, t in numbered if t.value is None and t.state.is_finished]
     size = 8 if len(values) <= 150 else 5
     marks = (
         ("trial", succeeded, {"color": BLUE, "size": size, "opacity": 0.75}),
         ("early stopped", stopped, {"color": BLUE, "size": size, "symbol": "circle-open", "line": {"width": 1.5}}),
+        (
+            "violates a bound",
+            outside,
+            {"color": PURPLE, "size": size + 1, "symbol": "x-thin", "line": {"width": 2, "color": PURPLE}},
+        ),
     )
     for name, rows, marker in marks:
         if rows:
@@ -78,14 +88,8 @@ def history(facts: SearchFacts, analysis: Analysis) -> Plot | None:
             hovertemplate="%{text}<extra></extra>",
         )
     values += _levels(figure, facts)
-    last = len(facts.trials)
     figure.update_layout(
-        xaxis={
-            "title": {"text": "trial"},
-            "range": [0.4, last + 0.6],
-            "tickformat": "d",
-            **({"dtick": 1} if last < 8 else {}),
-        },
+        xaxis=trial_axis(len(facts.trials)),
         yaxis=value_axis_options(values, f"{safe(facts.objective.metric, 28)} on validation ({direction(facts)})"),
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rankwise.report import words
 from rankwise.report.analysis import Analysis
 from rankwise.report.compare import Comparison, Verdict, plain_metric
-from rankwise.report.facts import ConditionFacts, FinalRun, LeadBaseline, ParameterFacts, SearchFacts
+from rankwise.report.facts import ConditionFacts, FinalRun, Finals, LeadBaseline, ParameterFacts, SearchFacts
+from rankwise.report.front import trial_runs
 from rankwise.report.landscape_facts import ViewFacts
 from rankwise.report.scale import short
 from rankwise.space.trial import Goal, TrialState
 
 _ARROWS = {Goal.MINIMIZE: "↓", Goal.MAXIMIZE: "↑", None: ""}
+
+
+TRIAL_NOTE = (
+    "The best of many trials is the luckiest of the good ones as well: its gain on validation is larger than what it "
+    "gains in truth, which only the test split shows."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +47,23 @@ class FinalRow:
 
 def final_rows(facts: SearchFacts, analysis: Analysis) -> list[FinalRow]:
     """Test metrics of the final runs, the objective's first, then their costs; empty without a final run."""
-    finals = facts.finals
+    return _compared_rows(facts, facts.finals, analysis.comparisons)
+
+
+def trial_rows(facts: SearchFacts, analysis: Analysis) -> list[FinalRow]:
+    """The same of the trials with the default and the best configuration, on validation; empty where final runs are."""
+    runs = trial_runs(facts)
+    return (
+        []
+        if runs is None or facts.finals.default or facts.finals.best
+        else _compared_rows(facts, runs, analysis.among_trials)
+    )
+
+
+def _compared_rows(facts: SearchFacts, finals: Finals, comparisons: Sequence[Comparison]) -> list[FinalRow]:
     if finals.default is None and finals.best is None:
         return []
-    compared = {comparison.metric: comparison for comparison in analysis.comparisons}
+    compared = {comparison.metric: comparison for comparison in comparisons}
     names = list(compared)
     for run in (finals.best, finals.default, finals.lead):
         names += [name for name in sorted(run.metrics) if name not in names] if run else []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rankwise.report import words
 from rankwise.report.facts import SearchFacts, TrialFacts
+from rankwise.report.goal_tables import KEEPS
+from rankwise.report.goals import analyse_goals
+from rankwise.report.seeded import SeededConfiguration, seeded_configurations
 from rankwise.report.tables import best_adapter, count_sentence
 
 ROWS = 40
@@ -24,7 +27,11 @@ def trial_table(facts: SearchFacts) -> str:
     lines += [words.one_line(f"note: {note}") for note in facts.notes]
     shown = _shown(facts)
     if shown:
-        lines += ["", *_aligned([_header(facts), *(_row(facts, number, trial) for number, trial in shown)])]
+        seeded = seeded_configurations(facts)
+        keeps = analyse_goals(facts).keeps if facts.aims.goals.constraints else None
+        best = facts.best
+        rows = [_row(facts, number, trial, best, seeded, keeps) for number, trial in shown]
+        lines += ["", *_aligned([_header(facts, seeded, keeps), *rows])]
     if len(shown) < len(facts.trials):
         lines.append(f"({len(shown):,} of {words.plural(len(facts.trials), 'trial')}: the best and the last ones)")
     if adapter := best_adapter(facts):
@@ -39,21 +46,38 @@ def _shown(facts: SearchFacts) -> list[tuple[int, TrialFacts]]:
     sign = 1 if facts.objective.better(0.0, 1.0) else -1
     valued = sorted((sign * t.value, number) for number, t in numbered if t.value is not None)
     last = {number for number, _ in numbered[-_LAST:]}
-    best = [number for _, number in valued if number not in last][: ROWS - len(last)]
-    return [(number, trial) for number, trial in numbered if number in last or number in best]
+    found = facts.best
+    shown = {number for number, trial in numbered if trial is found} | last
+    shown |= set([number for _, number in valued if number not in shown][: ROWS - len(shown)])
+    return [(number, trial) for number, trial in numbered if number in shown]
 
 
-def _header(facts: SearchFacts) -> list[str]:
-    return ["", "#", "trial", "state", facts.objective.metric, *(p.name for p in facts.parameters), "duration"]
+Seeded = Sequence[SeededConfiguration]
+Keeps = Mapping[str, bool] | None
 
 
-def _row(facts: SearchFacts, number: int, trial: TrialFacts) -> list[str]:
+def _header(facts: SearchFacts, seeded: Seeded, keeps: Keeps) -> list[str]:
     return [
-        "*" if trial is facts.best else "",
+        *("", "#", "trial", "state", facts.objective.metric),
+        *(["mean over seeds", "seeds"] if seeded else []),
+        *(["bounds"] if keeps is not None else []),
+        *(p.name for p in facts.parameters),
+        "duration",
+    ]
+
+
+def _row(
+    facts: SearchFacts, number: int, trial: TrialFacts, best: TrialFacts | None, seeded: Seeded, keeps: Keeps
+) -> list[str]:
+    group = next((one for one in seeded if trial.name in one.trials), None)
+    return [
+        "*" if trial is best else "",
         str(number),
         trial.name,
         trial.state_words,
         words.number(trial.value),
+        *([group.text, str(group.trainings)] if group else []),
+        *([] if keeps is None else [KEEPS[keeps.get(trial.name)] if trial.value is not None else "–"]),
         *(trial.assignments.get(parameter.name, "–") for parameter in facts.parameters),
         words.seconds(trial.seconds),
     ]

@@ -71,6 +71,13 @@ def energy(value: float | None) -> str:
     return f"{value / 1e3:.3g} kJ" if value < 1e6 else f"{value / 1e6:.3g} MJ"
 
 
+def amount(metric: str, value: float | None) -> str:
+    """A metric's value in the unit that its name tells: seconds, bytes, joules, else a plain number."""
+    parts = metric.lower().split("_")
+    kinds = {"seconds": seconds, "bytes": memory, "joules": energy}
+    return next((show for name, show in kinds.items() if name in parts), number)(value)
+
+
 def plural(count: int, noun: str) -> str:
     """``1 trial``, ``30 trials``."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

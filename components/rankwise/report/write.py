@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from rankwise.report.to_html import to_html
 from rankwise.report.to_json import to_json
 from rankwise.report.to_markdown import to_markdown
 from rankwise.report.to_optuna import write_database
+from rankwise.strategies.goals import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +29,24 @@ class ReportPaths:
     optuna: Path
 
 
-def build_report(facts: SearchFacts) -> tuple[str, str]:
-    """The report as HTML and as JSON text."""
-    analysis = analyse(facts)
+def build_report(facts: SearchFacts, budget: Sequence[Constraint] = ()) -> tuple[str, str]:
+    """The report as HTML and as JSON text; ``budget`` as for :func:`write_report`."""
+    analysis = analyse(facts, budget)
     return to_html(facts, analysis), to_json(facts, analysis)
 
 
-def write_report(facts: SearchFacts, folder: Path) -> ReportPaths:
+def write_report(facts: SearchFacts, folder: Path, budget: Sequence[Constraint] = ()) -> ReportPaths:
     """Write ``report.html``, ``report.json``, ``report.md`` and ``optuna.db``; earlier ones are replaced.
 
     Args:
         facts: the search, finished or not.
         folder: made when it is not there.
+        budget: bounds of the reader's own, within which the best configuration is named as well.
 
     Raises:
         SurroundingsError: when the folder cannot be written; the files of an earlier report are then still whole.
     """
-    analysis = analyse(facts)
+    analysis = analyse(facts, budget)
     paths = ReportPaths(*(folder / name for name in ("report.html", "report.json", "report.md", "optuna.db")))
     texts = (
         (paths.json, to_json(facts, analysis)),

@@ -110,6 +110,27 @@ def test_all_files_hold_what_the_fake_cluster_holds(cluster: FakeCluster, capsys
     }
 
 
+def test_a_budget_names_the_best_within_it(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [trial(i, metrics=[metric("loss", f"{2 - i}"), metric("seconds", f"{60 * i}")]) for i in range(3)]
+    names = [item["metadata"]["name"] for item in trials]
+    cluster.objects = [experiment(optimal=names[2], trials=3), suggestion("quickstart", names), *trials]
+    assert report("--budget", "seconds<=1.5min") == 0
+    said = f"Best within the budget seconds <= 90 (2 configurations within): trial 2, {names[1]}: loss 1, seconds 60 s"
+    assert said in capsys.readouterr().out
+    folder = Path("reports/rankwise/quickstart")
+    assert json.loads((folder / "report.json").read_text())["analysis"]["fronts"]["pick"]["trial"] == names[1]
+    assert "the budget seconds &lt;= 90" in (folder / "report.html").read_text()
+
+
+def test_a_wrong_budget_is_refused_with_all_else(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report("--budget", "seconds<=fast, 8GB", name="NO NAME") == 2
+    said = capsys.readouterr().err
+    assert "--budget: got 'seconds<=fast'" in said
+    assert "--budget: got '8GB'" in said
+    assert "EXPERIMENT: got 'NO NAME'" in said
+    assert cluster.asked == []
+
+
 def test_a_thousand_trials_come_page_by_page_from_the_fake_server(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:

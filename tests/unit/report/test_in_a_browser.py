@@ -11,6 +11,7 @@ import pytest
 
 from rankwise.report.write import build_report
 from support.facts import edge_cases, synthetic_facts, with_synthetic_landscape
+from support.goal_facts import goal_cases
 
 CHROMIUM = shutil.which("chromium")
 
@@ -64,6 +65,7 @@ def attribute(dom: str, name: str) -> str:
 
 
 CASES = {"whole": synthetic_facts(30), **edge_cases(), "thousand": synthetic_facts(1000)}
+CASES |= goal_cases()
 CASES["landscape"] = with_synthetic_landscape(synthetic_facts(30), 3, 1500)
 
 
@@ -76,7 +78,7 @@ def test_every_plot_is_drawn_without_an_error_or_a_request(name: str, tmp_path: 
     assert int(attribute(dom, "ready")) == expected
     assert dom.count('class="main-svg"') >= expected
     if name == "whole":
-        assert expected == 12
+        assert expected == 16
 
 
 def test_the_table_sorts_both_ways_with_empty_cells_last(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from support.facts import HOSTILE, edge_cases, hostile_facts, synthetic_facts
 pytestmark = pytest.mark.usefixtures("importances_once")
 
 SECTIONS = (
-    "final", "configuration", "history", "parallel", "importances", "slices", "proxy", "curves", "examples", "trials",
-    "made",
+    "final", "configuration", "history", "front", "parallel", "importances", "slices", "proxy", "curves", "examples",
+    "trials", "made",
 )  # fmt: skip
 
 
@@ -79,6 +79,8 @@ def test_the_whole_page_has_every_section_and_plot(whole: Page) -> None:
     assert [name for name in ids if name in SECTIONS] == list(SECTIONS)
     slices = {f"plot-slice-{index}" for index in range(7)}
     named = {"plot-history", "plot-parallel", "plot-importances", "plot-proxy", "plot-curves"}
+    # rougeL beside the loss; seconds and memory against it
+    named |= {"plot-metric-0", "plot-front-0", "plot-front-1", "plot-hypervolume"}
     assert whole.figures.keys() == slices | named
     assert whole.figures.keys() <= set(ids)
     for figure in whole.figures.values():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rankwise.report import words
@@ -48,9 +50,15 @@ def test_the_terminal_table_is_aligned() -> None:
     assert "1.713 ± 0.026" in table[2]
 
 
-def test_the_terminal_table_without_finals_is_the_verdict() -> None:
+def test_the_terminal_table_without_finals_compares_trials() -> None:
     facts = edge_cases()["no finals"]
-    assert terminal_table(facts) == analyse(facts).verdict
+    verdict, empty, *table = terminal_table(facts).splitlines()
+    assert verdict == analyse(facts).verdict
+    assert empty == ""
+    assert table[0].split("  ")[0] == "among the trials"
+    assert len({words.width(line) for line in table}) == 1
+    no_default = replace(facts, default_configuration=None)
+    assert terminal_table(no_default) == analyse(no_default).verdict
 
 
 def test_names_cannot_steer_the_terminal() -> None:
