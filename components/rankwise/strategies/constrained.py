@@ -31,6 +31,8 @@ from rankwise.surrogate.acquisition import Feasible
 from rankwise.surrogate.feasibility import Bounds, FeasibilityModel, MetricModel
 from rankwise.surrogate.observations import Observations
 
+LARGEST_VALUE = float(np.finfo(np.float64).max)
+
 
 @dataclass(frozen=True)
 class Aim:
@@ -61,9 +63,9 @@ def aim_at(goals: Goals, observations: Observations) -> Aim:
             prices = zip(known.columns, path.prices, strict=True)
             details = {f"price_{goals.constraints[j].metric}_{j}": float(price) for j, price in prices}
             details["dual_bound"] = float(path.bound[-1])
-            return Aim(
-                observations.only(known.rows, _finite(known.values + known.violations @ path.prices)), left_out, details
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # values of 1e308 and their prices
+                lagrangian = np.nan_to_num(known.values + known.violations @ path.prices, nan=LARGEST_VALUE)
+            return Aim(observations.only(known.rows, lagrangian), left_out, details)
         return Aim(observations.only(known.rows, known.values), left_out)
     references = reference_costs(goals, trials)
     found = [cost_aware_value(goals, references, trial) for trial in trials]
@@ -71,11 +73,6 @@ def aim_at(goals: Goals, observations: Observations) -> Aim:
     values = np.array([value for value in found if value is not None], dtype=np.float64)
     details = {f"reference_{metric}": reference for metric, reference in references.costs.items()}
     return Aim(observations.only(rows, values), references.left_out, details)
-
-
-def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    bounded: NDArray[np.float64] = np.nan_to_num(values)
-    return bounded
 
 
 def bounds_of(constraints: Sequence[Constraint]) -> list[Bounds]:

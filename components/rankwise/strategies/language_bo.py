@@ -258,6 +258,8 @@ class LanguageBO:
         picks = _for_front(asked, view) if asked.goals.traded else None
         if picks is None:
             picks = self._for_objective(asked, view)
+        if not asked.observations.trials:
+            return picks  # before any value nothing is missing
         return picks.without(dict.fromkeys([*aim.left_out, *unreported(asked.goals, asked.observations)]))
 
     def _for_objective(self, asked: _Asked, view: _View) -> _Picks:
@@ -269,24 +271,26 @@ class LanguageBO:
         settings = model_settings(request, options, self._encoders)
         waits = settings.reads(len(candidates.points)) <= options.integer("wait_for_vectors")
         settings = replace(settings, postpone=request.postpone and waits)
-        fitted = fit_models(
-            settings,
-            Question(
-                space,
-                candidates,
-                features,
-                view.untried,
-                observations,
-                y,
-                known,
-                asked.pending,
-                request.deadline,
-                count,
-            ),
-        )
-        asked.details.update(fitted.details)
+        if asked.goals.traded:
+            settings = replace(settings, surrogate="numeric")
         steps = options.integer("fit_steps")
         bounded = fit_bounds(asked.goals, asked.observations, observations, space, features, steps, request.deadline)
+        untried = candidates.points.take(view.untried)
+        question = Question(
+            space=space,
+            candidates=candidates,
+            features=features,
+            chosen=view.untried,
+            observations=observations,
+            outcomes=y,
+            variances=known,
+            pending=asked.pending,
+            deadline=request.deadline,
+            wanted=count,
+            log_kept=None if bounded is None else bounded.model.log_probability(features.numbers(untried)),
+        )
+        fitted = fit_models(settings, question)
+        asked.details.update(fitted.details)
         fallback, reason = fitted.fallback, fitted.reason
         if fallback is None and request.deadline.expired:
             fallback, reason = "the fit of the models was ended by the deadline", "time"

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +85,14 @@ class ModelSettings:
         return candidates if self.surrogate == "paper" else min(candidates, self.language_candidates)
 
 
+class Predicts(Protocol):
+    """A fitted model, or an average of some."""
+
+    def posterior(self, X: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
+        """Mean (m,) and variance (m,) at rows X (m, d)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Question:
     """What the models are asked.
@@ -99,6 +108,7 @@ class Question:
         pending: configurations to count as running.
         deadline: for everything together.
         wanted: how many will be chosen: no shortlist is shorter.
+        log_kept: log probability that the chosen ones keep the bounds of the search; None where there are none.  # (m,)
     """
 
     space: SearchSpace
@@ -111,6 +121,17 @@ class Question:
     pending: Sequence[dict[str, str]]
     deadline: Deadline
     wanted: int = 1
+    log_kept: NDArray[np.float64] | None = None
+
+    def hopes(self, surrogate: Predicts, rows: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How much may be hoped of the chosen ones (m,), for a shortlist, by a model that sees rows (m, d) of them.
+
+        Larger is better: the optimistic end of what the model expects, turned, and the log probability of the bounds;
+        one that is kept with probability 1/e counts as much as a deviation of the outcomes.
+        """
+        mean, variance = surrogate.posterior(rows)
+        hopes: NDArray[np.float64] = OPTIMISM * np.sqrt(variance) - mean
+        return hopes if self.log_kept is None else hopes + self.log_kept
 
 
 @dataclass
@@ -285,8 +306,7 @@ def _read(
     if numeric is None:
         scores = np.random.default_rng(1).random(len(question.chosen))
     else:
-        mean, variance = numeric.averaged.posterior(numeric.candidates)
-        scores = OPTIMISM * np.sqrt(variance) - mean
+        scores = question.hopes(numeric.averaged, numeric.candidates)
     promising = shortlist(scores, max(settings.language_candidates - len(sample), question.wanted))
     read = np.union1d(sample, question.chosen[promising])
     return read, sample, np.intersect1d(question.chosen, read)
@@ -396,10 +416,10 @@ def _with_token(
         raise InvalidInput([Problem(f"{SETTINGS_PATH}.learnable_token", "on", "off, or an embedder that is a decoder")])
     chosen = question.chosen
     if len(chosen) > settings.token_candidates:
-        mean, variance = frozen.surrogate.posterior(frozen.candidates)
         # What may be good by the stale vectors is looked at with the new ones.
+        hopes = question.hopes(frozen.surrogate, frozen.candidates)
         size = max(settings.token_candidates, question.wanted)
-        chosen = chosen[np.sort(shortlist(OPTIMISM * np.sqrt(variance) - mean, size))]
+        chosen = chosen[np.sort(shortlist(hopes, size))]
     states = encoder.token_states(texts.observed, question.deadline)
     surrogate = fit_paper_kernel(states, question.outcomes, settings.paper, question.deadline)
     psi = surrogate.psi

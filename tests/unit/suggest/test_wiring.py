@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,12 @@ def test_a_model_that_fails_is_a_mistake_of_the_setting(tmp_path: Path, error: E
 
 
 @pytest.mark.parametrize(
-    ("settings", "probes"), [({}, 1), ({"surrogate": "numeric"}, 0), ({"surrogate": "language"}, 1)]
+    ("settings", "probes"),
+    [({}, 1), ({"surrogate": "numeric"}, 0), ({"surrogate": "language"}, 1), ({"pareto": "seconds"}, 0)],
 )
 def test_a_model_is_probed_only_where_it_is_used(tmp_path: Path, settings: Mapping[str, str], probes: int) -> None:
     strategy, fake = checked(tmp_path)
-    assert strategy.validate(SPACE, AIM, settings) == []
+    assert strategy.validate(SPACE, replace(AIM, additional_metrics=("seconds",)), settings) == []
     assert len(fake.calls) == probes
 
 

@@ -46,6 +46,9 @@ def twin(surrogate: FittedSurrogate) -> SingleTaskGP:
 def test_the_score_is_botorchs_constrained_expected_improvement() -> None:
     memory = MetricModel(X, MEMORY, Bounds("memory", upper=2e9), steps=20)
     quality = MetricModel(X, QUALITY, Bounds("quality", lower=-0.2, upper=0.3), steps=20)
+    # BoTorch keeps the bounds in single precision.
+    memory.upper = float(np.float32(memory.upper))
+    quality.lower, quality.upper = float(np.float32(quality.lower)), float(np.float32(quality.upper))
     model = FeasibilityModel([memory, quality])
     member = objective()
     keeps = (MEMORY <= 2e9) & (QUALITY >= -0.2) & (QUALITY <= 0.3)
