@@ -144,7 +144,7 @@ def bound_words(analysis: Analysis) -> str:
             "μ is the price of violating one whole bound, in units of what the search makes small, by dual ascent over "
             "the trials that were measured. A bound binds when the dual bound would be lower without its price. The "
             "dual bound is one over the measured trials: none of them that keeps all bounds is better than it, and it "
-            "says nothing of configurations that were not tried."
+            "says nothing of configurations that were not tried. Before a trial keeps all bounds, neither is known."
         )
     return said + "A bound binds when a better trial would have been found without it."
 

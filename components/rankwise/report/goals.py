@@ -93,7 +93,7 @@ class Bound:
         binds: whether it costs something: without it, a better trial would have been found (``feasibility``), or the
             dual bound would be lower without its price (``lagrangian``); None where that is not known.
         price: μ after all trials, in units of F (of the objective without costs) for a violation of one whole bound;
-            None but for ``lagrangian``.
+            None but for ``lagrangian``, and where no trial keeps all bounds.
     """
 
     text: str
@@ -112,10 +112,12 @@ class Bound:
 class Dual:
     """The dual ascent by trial.
 
+    As long as no trial keeps all bounds, the dual function has no maximum, and its steps end at no meaningful price.
+
     Attributes:
-        prices: μ of each bound after each trial; None before it is known.
+        prices: μ of each bound after each trial; None before a trial keeps all bounds.
         bounds: the dual bound after each trial: no measured trial that keeps all bounds has a smaller F (objective,
-            without costs; turned, where more is better).
+            without costs; turned, where more is better); None before a trial keeps all bounds.
     """
 
     prices: tuple[tuple[float | None, ...], ...]
@@ -167,7 +169,7 @@ def analyse_goals(facts: SearchFacts) -> GoalAnalysis:
         keeps={
             every[i].name: kept for row, kept in zip(rows, keeps, strict=True) if kept is not None for i in row.rows
         },
-        dual=_dual(goals, trials) if lagrangian else None,
+        dual=_dual(goals, trials, keeps) if lagrangian else None,
         ranks=tuple(None if found is None else found.rank for found in leaders(every, aims)),
         problem=aims.problem,
     )
@@ -198,6 +200,8 @@ def _cost_aware(goals: Goals, trials: Sequence[Trial]) -> CostAware:
 def _bounds(goals: Goals, trials: Sequence[Trial], lagrangian: bool) -> tuple[Bound, ...]:
     counting, _ = counted(dict.fromkeys(one.metric for one in goals.constraints), trials, goals.objective)
     binds, prices = _prices(goals, trials) if lagrangian else (_primal(goals, trials), {})
+    if not any(keeps_bounds(goals, trials)):
+        binds, prices = {}, {}
     found = [violations(goals, trial) for trial in trials]
     rows = []
     for j, one in enumerate(goals.constraints):
@@ -242,15 +246,16 @@ def _prices(goals: Goals, trials: Sequence[Trial]) -> tuple[dict[int, bool], dic
     return binds, dict(zip(known.columns, path.prices.tolist(), strict=True))
 
 
-def _dual(goals: Goals, trials: Sequence[Trial]) -> Dual | None:
+def _dual(goals: Goals, trials: Sequence[Trial], keeps: Sequence[bool | None]) -> Dual | None:
     if not priced(goals, trials).columns:
         return None
     prices, bounds = dual_by_trial(goals, trials)
+    first = next((i for i, kept in enumerate(keeps) if kept), len(trials))
+
+    def known(i: int, value: float) -> float | None:
+        return value if i >= first and math.isfinite(value) else None
+
     return Dual(
-        prices=tuple(tuple(_known(value) for value in row) for row in prices.tolist()),
-        bounds=tuple(_known(value) for value in bounds.tolist()),
+        prices=tuple(tuple(known(i, value) for value in row) for i, row in enumerate(prices.tolist())),
+        bounds=tuple(known(i, value) for i, value in enumerate(bounds.tolist())),
     )
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,12 @@ NAME = experiment_name("quickstart", RUN, "sobol")
 POINT = {"rank": "16", "alpha_ratio": "2", "dropout": "0", "learning_rate": "1e-3", "batch_size": "8"}
 
 
-def text() -> str:
+def text(**settings: str) -> str:
     document = yaml.safe_load((REPOSITORY / "katib/experiments/quickstart.yaml").read_text(encoding="utf-8"))
     # No language model: the report has no picture to make then.
-    document["spec"]["algorithm"] = {"algorithmName": "sobol"}
+    told = [{"name": name, "value": value} for name, value in settings.items()]
+    # Settings that sobol does not know are those of an algorithm that is not ours, with a name as long as its own.
+    document["spec"]["algorithm"] = {"algorithmName": "other" if told else "sobol", "algorithmSettings": told}
     return json.dumps(document)
 
 
@@ -62,11 +64,11 @@ def katib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeKatib:
     return fake
 
 
-def go(tmp_path: Path, **more: object) -> search.Best:
+def go(tmp_path: Path, settings: Mapping[str, str] | None = None, **more: object) -> search.Best:
     paths = search.SearchPaths(**{name: tmp_path / "out" / name for name in search.SearchPaths.__slots__})
     data = tmp_path / "data"
     data.write_text('{"source": "long", "target": "short"}\n', encoding="utf-8")
-    best, _ = search.search(text(), RUN, engine="katib", data=data, paths=paths, **more)  # type: ignore[arg-type]
+    best, _ = search.search(text(**(settings or {})), RUN, engine="katib", data=data, paths=paths, **more)  # type: ignore[arg-type]
     return best
 
 
@@ -95,6 +97,19 @@ def test_a_failed_search_leaves_no_result(katib: FakeKatib, tmp_path: Path) -> N
     katib.script = [[failed(["t-1"])]]
     with pytest.raises(ExperimentFailed, match="failed"):
         go(tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_trained_after_the_search_keeps_its_bounds(katib: FakeKatib, tmp_path: Path) -> None:
+    katib.script = [[counts(1, running=1), succeeded("t-2")]]
+    best = go(tmp_path, {"constraints": "loss>=2.4"})
+    assert (best.trial, best.value) == ("t-1", 2.5)
+
+
+def test_where_no_trial_keeps_the_bounds_nothing_is_trained_after_the_search(katib: FakeKatib, tmp_path: Path) -> None:
+    katib.script = [[counts(1, running=1), succeeded("t-2")]]
+    with pytest.raises(ExperimentFailed, match=r"no trial of Experiment .* keeps its bounds"):
+        go(tmp_path, {"constraints": "loss<=2"})
     assert not (tmp_path / "out").exists()
 
 

@@ -149,7 +149,11 @@ def test_prices_and_the_dual_bound_by_trial() -> None:
     dual = goals.dual
     assert dual is not None
     assert len(dual.prices) == len(dual.bounds) == len(goals.ranks) == len(facts.trials)
-    assert all(price is not None and price >= 0 for row in dual.prices for price in row)
+    first = next(i for i, trial in enumerate(facts.trials) if goals.keeps.get(trial.name))
+    assert first > 0
+    assert all(value is None for row in dual.prices[:first] for value in row)
+    assert set(dual.bounds[:first]) == {None}
+    assert all(price is not None and price >= 0 for row in dual.prices[first:] for price in row)
     # Weak duality: no feasible trial is below the bound. Sums of numbers of size 2 are good to some 1e-12.
     for bound, best in zip(dual.bounds, goals.ranks, strict=True):
         assert best is None or (bound is not None and bound <= best + 1e-12)
@@ -222,3 +226,14 @@ def test_seeds_give_the_comparison_of_trials_an_error() -> None:
     assert facts.default_trial is not None
     rows = analyse(replace(facts, finals=synthetic_facts(4, finals=False).finals)).among_trials
     assert [row.method for row in rows if row.metric == "loss"] == ["independent"]
+
+
+def test_of_many_trials_the_terminal_shows_the_one_that_was_found() -> None:
+    facts = goal_facts(80, seed=1, constraints="peak_memory_bytes<=1.36GB")
+    best = facts.best
+    assert best is not None
+    better = sum(t.value is not None and best.value is not None and t.value < best.value for t in facts.trials)
+    assert better > 40  # it would not be among the best by value
+    lines = trial_table(facts).splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("*")] == [best.name]
+    assert "(40 of 80 trials: the best and the last ones)" in lines

@@ -88,3 +88,15 @@ def test_wide_characters_take_two_columns() -> None:
     assert (words.width("漢字"), words.width("é"), words.width("abc")) == (4, 1, 3)
     assert words.pad("漢", 4) == "漢  "
     assert words.pad("a", 3, right=True) == "  a"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("seconds", 75.0, "75 s"), ("seconds_per_epoch", 600.0, "10 min 00 s"), ("peak_memory_bytes", 2.0**31, "2 GiB"),
+        ("energy_joules", 1500.0, "1.5 kJ"), ("rougeL", 0.25, "0.25"), ("secondsmall", 75.0, "75"),
+        ("seconds", None, "–"),
+    ],
+)  # fmt: skip
+def test_a_metrics_name_tells_its_unit(metric: str, value: float | None, text: str) -> None:
+    assert words.amount(metric, value) == text
