@@ -283,7 +283,7 @@ def test_the_program_searches_with_the_real_minilm_and_ends_with_0(
     process, lines = program
     assert [line["message"] for line in lines] == ["listening", "ready"]
     address = str(lines[0]["address"])
-    assert lines[0]["algorithms"] == "language-bo, optuna-tpe, random, sobol"
+    assert lines[0]["algorithms"] == "language-bo, optuna-tpe, random, rankwise-pbt, sobol"
     assert health(address, "manager.v1beta1.Suggestion") == "SERVING"
     search_with_minilm(address, tmp_path)
     process.send_signal(signal.SIGTERM)
